@@ -1,0 +1,1 @@
+"""A small visual world with known ground truth."""

@@ -1,0 +1,1 @@
+"""Prompt templates, model configurations, loading and saving."""

@@ -1,0 +1,1 @@
+"""Notebook runner, notebook cleaner, report index."""

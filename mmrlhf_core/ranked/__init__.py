@@ -1,0 +1,1 @@
+"""Ranked-tree batches, one shared prefix and K responses, with exact log-probabilities."""

@@ -1,0 +1,1 @@
+"""Trainers, reference log-probabilities and distributed launch."""
