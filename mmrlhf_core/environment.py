@@ -1,0 +1,37 @@
+"""How a chapter begins (seeds, threads, deterministic kernels) and what it ran on."""
+
+import os
+import platform
+import random
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", "papermill", "dvc")
+
+
+def begin(seed: int, threads: int) -> None:
+    """Seed every generator, fix the thread count and ask torch for deterministic kernels."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def versions() -> dict[str, str]:
+    """Python and the named packages, as installed."""
+    return {"python": platform.python_version(), **{name: version(name) for name in SHOWN}}
+
+
+def hardware() -> dict[str, str | int]:
+    """Processor, cores, memory and accelerators of this machine."""
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory),
+        "accelerators": ", ".join(names) or "none",
+    }

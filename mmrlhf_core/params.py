@@ -1,0 +1,219 @@
+"""`params.yaml` as frozen dataclasses: one section per stage, read strictly, validated once.
+
+`python -m mmrlhf_core.params` checks the file; `python -m mmrlhf_core.params smoke` applies `profiles/smoke.yaml`.
+"""
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mmrlhf_core import storage
+
+PROFILES = ("mini", "smoke", "single_gpu", "paper")
+
+
+class ParamsError(ValueError):
+    """A parameter is unknown, missing, of the wrong type or out of range."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Both ends are allowed."""
+
+    low: float
+    high: float
+
+    def check(self, value: float) -> str:
+        return "" if self.low <= value <= self.high else f"a number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Only these values are allowed."""
+
+    choices: tuple[str, ...]
+
+    def check(self, value: str) -> str:
+        return "" if value in self.choices else "one of " + ", ".join(self.choices)
+
+
+Share = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(0, 10**9)]
+Positive = Annotated[int, Range(1, 10**9)]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every chapter shares."""
+
+    profile: Annotated[str, OneOf(PROFILES)]
+    seed: Annotated[int, Range(0, 2**31 - 1)]
+    threads: Annotated[int, Range(1, 1024)]
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of `params.yaml`."""
+
+    base: Base
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """' Did you mean X?' for the closest allowed name, or the list of all when none is close."""
+    options = sorted(allowed)
+    close = difflib.get_close_matches(name, options, n=1)
+    return f"Did you mean {close[0]!r}?" if close else "Known here: " + ", ".join(options) + "."
+
+
+def _convert(where: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind`, or a ParamsError that names `where`, what was given and what is allowed."""
+    if get_origin(kind) is Annotated:
+        plain, *rules = get_args(kind)
+        result = _convert(where, value, plain)
+        for rule in rules:
+            if allowed := rule.check(result):
+                raise ParamsError(f"{where}: {value!r} is not allowed. Give {allowed}.")
+        return result
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ParamsError(f"{where}: {value!r} is not a list. Write it as [a, b, c].")
+        return tuple(_convert(f"{where}[{i}]", item, get_args(kind)[0]) for i, item in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ParamsError(f"{where}: {value!r} is {type(value).__name__}, not {kind.__name__}.{_hint(value, kind)}")
+    return value
+
+
+def _hint(value: Any, kind: type) -> str:
+    """YAML's own surprises: 1e-3 is text, yes/no is a boolean."""
+    if kind in (int, float) and isinstance(value, str):
+        return " Write it without quotes; powers of ten need a point, as in 1.0e-3."
+    if kind is str and isinstance(value, bool):
+        return " Put it in quotes."
+    return ""
+
+
+def _section(name: str, kind: type, values: Any) -> Any:
+    """One section of the file as its dataclass."""
+    known = get_type_hints(kind, include_extras=True)
+    if not isinstance(values, Mapping):
+        raise ParamsError(f"{name}: is {values!r}, but a section holds 'key: value' lines.")
+    check_names(name, values, known)
+    return kind(**{key: _convert(f"{name}.{key}", values[key], known[key]) for key in known})
+
+
+def check_names(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse unknown and missing names, with the nearest valid one."""
+    given, known = list(given), list(known)
+    for key in given:
+        if key not in known:
+            raise ParamsError(f"{where}: unknown name {key!r}. {nearest(str(key), known)}")
+    for key in known:
+        if key not in given:
+            raise ParamsError(f"{where}: {key!r} is missing. Every name of the section has to be given.")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where plain YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ParamsError(f"line {key_node.start_mark.line + 1}: {key!r} is given twice. Remove one.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of sections; broken YAML is an error with its line."""
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise ParamsError(f"{file} is not there. It holds the parameters of all stages.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{file.name} is not readable YAML: {' '.join(str(error).split())}") from None
+    except ParamsError as error:
+        raise ParamsError(f"{file.name}, {error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{file.name} holds no sections. It needs 'base:' and one section per stage.")
+    return content
+
+
+def parse(content: Mapping[str, Any]) -> Params:
+    """Sections as they come from YAML, validated."""
+    known = {field.name: field.type for field in fields(Params)}
+    check_names("params.yaml", content, known)
+    return Params(**{name: _section(name, kind, content[name]) for name, kind in known.items()})
+
+
+def read(file: str | Path = "params.yaml") -> Params:
+    """Read and validate the parameters of all stages."""
+    return parse(load_yaml(storage.path(file)))
+
+
+def merge(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the sections and keys of `overlay` put over it; a key `content` lacks is an error."""
+    merged = {name: dict(section) for name, section in content.items()}
+    for name, section in overlay.items():
+        if name not in merged:
+            raise ParamsError(f"unknown section {name!r}. {nearest(name, merged)}")
+        for key, value in section.items():
+            if key not in merged[name]:
+                raise ParamsError(f"{name}: unknown name {key!r}. {nearest(key, merged[name])}")
+            merged[name][key] = value
+    return merged
+
+
+def apply_profile(name: str) -> None:
+    """Write `profiles/<name>.yaml` over `params.yaml`, comments kept, so that `git diff` shows the change."""
+    if name not in PROFILES[1:]:
+        raise ParamsError(f"no profile {name!r}. {nearest(name, PROFILES[1:])}")
+    content = load_yaml(storage.path("params.yaml"))
+    current = parse(content).base.profile
+    if current != PROFILES[0]:
+        raise ParamsError(
+            f"params.yaml is in profile {current!r} already. Go back to the default first: git checkout params.yaml"
+        )
+    overlay = load_yaml(storage.path(f"profiles/{name}.yaml"))
+    parse(merge(content, overlay))
+    text = storage.path("params.yaml").read_text(encoding="utf-8")
+    storage.write_text("params.yaml", _replace_values(text, overlay))
+
+
+def _replace_values(text: str, overlay: Mapping[str, Mapping[str, Any]]) -> str:
+    """The lines of `text` with new values in place and comments kept; each value stands on one line."""
+    lines, section = [], ""
+    for line in text.splitlines():
+        key, colon, rest = line.partition(":")
+        if colon and not line.startswith((" ", "#")):
+            section = key
+        if line.startswith("  ") and key.strip() in overlay.get(section, {}):
+            value = yaml.safe_dump(overlay[section][key.strip()], default_flow_style=True, width=10**6)
+            _, mark, comment = rest.partition(" #")
+            line = f"{key}: {value.removesuffix('...' + chr(10)).strip()}" + (f"  #{comment}" if mark else "")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """No argument checks `params.yaml`, one applies that profile."""
+    try:
+        if arguments:
+            apply_profile(arguments[0])
+        print(f"params.yaml is valid, profile {read().base.profile!r}.")
+    except (ParamsError, OSError) as error:
+        print(f"params: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
