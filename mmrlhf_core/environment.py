@@ -1,4 +1,7 @@
-"""How a chapter begins (seeds, threads, deterministic kernels) and what it ran on."""
+"""How a chapter begins (seeds, threads, deterministic kernels) and what it ran on.
+
+torch is imported where it is used, so that the runner can refuse wrong input without waiting for it.
+"""
 
 import os
 import platform
@@ -6,13 +9,14 @@ import random
 from importlib.metadata import version
 
 import numpy as np
-import torch
 
 SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", "papermill", "dvc")
 
 
 def begin(seed: int, threads: int) -> None:
     """Seed every generator, fix the thread count and ask torch for deterministic kernels."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -27,6 +31,8 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, str | int]:
     """Processor, cores, memory and accelerators of this machine."""
+    import torch
+
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
