@@ -21,6 +21,12 @@ def test_advantages_by_hand():
     assert group.advantages(t(1, 0, 0, 1)).tolist() == pytest.approx([expected, -expected, -expected, expected])
 
 
+def test_each_group_is_compared_with_itself_only():
+    r = torch.stack([t(1, 0, 0, 1), t(50, 60, 90, 70)])
+    rows = torch.stack([group.advantages(r[0]), group.advantages(r[1])])
+    torch.testing.assert_close(group.advantages(r), rows, rtol=0, atol=1e-14)
+
+
 def test_equal_rewards_give_no_signal_and_a_lone_response_is_refused():
     assert group.advantages(t(3, 3, 3)).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="at least 2"):

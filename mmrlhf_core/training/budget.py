@@ -1,0 +1,167 @@
+"""The compute budget of each profile, stage by stage: what `python -m mmrlhf_core.training.launch --plan` prints.
+
+Sizes of the `paper` profile are the paper's where it states them (29,997 queries, 32 GPUs of 80 GB); prompt and
+response lengths are not stated there and are assumptions, printed with the result.
+"""
+
+from dataclasses import dataclass
+
+import transformers as hf
+
+from mmrlhf_core.training import plan
+from mmrlhf_core.training.plan import Geometry, Machine, Query
+
+
+def _onevision(width: int, layers: int, heads: int, mlp: int, vocabulary: int, tied: bool) -> hf.PreTrainedConfig:
+    """Configuration with the published sizes: SigLIP so400m at 384 pixels in front of a Qwen2 text model."""
+    text = hf.Qwen2Config(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=mlp,
+        num_key_value_heads=heads // 7, vocab_size=vocabulary, tie_word_embeddings=tied,
+    )  # fmt: skip
+    return hf.LlavaOnevisionConfig(text_config=text, tie_word_embeddings=tied)
+
+
+def _miniature(width: int, layers: int, heads: int, vision_layers: int) -> hf.PreTrainedConfig:
+    """The default miniature: 64-pixel pictures, 16-pixel patches, about a thousand words."""
+    vision = hf.SiglipVisionConfig(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=vision_layers, num_attention_heads=4,
+        image_size=64, patch_size=16, vision_use_head=False,
+    )  # fmt: skip
+    text = hf.Qwen2Config(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=512,
+        num_key_value_heads=2, vocab_size=1024, tie_word_embeddings=True,
+    )  # fmt: skip
+    return hf.LlavaOnevisionConfig(vision_config=vision, text_config=text, tie_word_embeddings=True)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One profile's model and amounts. `query` is the typical query; a critique has `critique` tokens."""
+
+    config: hf.PreTrainedConfig
+    queries: int
+    query: Query
+    critique: int
+    global_batch: int  # queries of one optimizer step
+    stage: int  # ZeRO stage
+    cells: int  # of the w × k grid
+    slice: float  # share of the data that the grid uses
+    samples: int  # answers of the policy to each query in self-improvement
+
+
+def profiles() -> dict[str, Profile]:
+    """The four profiles by name."""
+    large, small = _onevision(3584, 28, 28, 18944, 152128, False), _onevision(896, 24, 14, 4864, 151936, True)
+    return {
+        "smoke": Profile(_miniature(96, 2, 6, 1), 24, Query(60, 30, 4), 40, 8, 0, 2, 1.0, 2),
+        "mini": Profile(_miniature(192, 4, 6, 2), 1500, Query(60, 40, 4, 2), 60, 16, 0, 12, 0.2, 8),
+        "single_gpu": Profile(small, 2000, Query(3000, 200, 4, 5), 200, 16, 0, 4, 0.2, 4),
+        "paper": Profile(large, 29_997, Query(7000, 200, 4, 10), 200, 32 * 12, 3, 12, 0.2, 8),
+    }
+
+
+MACHINES = {
+    "2-core-cpu": Machine(gpus=1, memory=24, bandwidth=20, peak=0.2, link=20),
+    "24GB-gpu": Machine(gpus=1, memory=24, bandwidth=1008, peak=165, link=32),
+    "8x80GB": Machine(gpus=8, memory=80, bandwidth=3350, peak=989, link=400),
+    "32x80GB": Machine(gpus=32, memory=80, bandwidth=3350, peak=989, link=50),
+}
+DEFAULT_MACHINE = {"smoke": "2-core-cpu", "mini": "2-core-cpu", "single_gpu": "24GB-gpu", "paper": "32x80GB"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cost of one stage in one layout: tokens through the language model, FLOPs, optimizer steps, seconds."""
+
+    name: str
+    layout: str
+    tokens: float
+    flops: float
+    steps: float  # optimizer steps; 0 where nothing is trained
+    seconds: float
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.steps / self.seconds if self.steps else 0.0
+
+
+def _train(
+    name: str, layout: str, g: Geometry, p: Profile, m: Machine, q: Query, queries: float, online: bool
+) -> Stage:
+    """One epoch over `queries` queries, one query in a micro-batch on each GPU."""
+    flops = plan.step_flops(g, layout, q, reference=online)
+    seconds = queries / m.gpus * plan.step_seconds(g, m, flops, p.stage)
+    tokens = queries * plan.text_tokens(layout, q) * (2 if online else 1)
+    return Stage(name, layout, tokens, queries * flops, queries / p.global_batch, seconds)
+
+
+def _forward(name: str, layout: str, g: Geometry, m: Machine, q: Query, queries: float) -> Stage:
+    """One forward over `queries` queries: reference log-probabilities, or scores."""
+    flops = sum(plan.forward_flops(g, layout, q).values())
+    seconds = queries / m.gpus * plan.step_seconds(g, m, flops, 0, training=False)
+    return Stage(name, layout, queries * plan.text_tokens(layout, q), queries * flops, 0, seconds)
+
+
+def _write(name: str, g: Geometry, m: Machine, q: Query, texts: int, tokens: int, queries: float) -> Stage:
+    """Sampling: one prefill of the prompt, then `texts` texts of `tokens` tokens written together."""
+    prefill = sum(plan.forward_flops(g, "tree", Query(q.P, 1, 1, q.crops)).values())
+    written = texts * tokens
+    flops = prefill + written * (g.flops["text"] + g.flops["head"])
+    each = plan.step_seconds(g, m, prefill, 0, training=False) + plan.decode_seconds(g, m, tokens, texts)
+    return Stage(name, "tree", queries * (q.P + written), queries * flops, 0, queries / m.gpus * each)
+
+
+def stages(p: Profile, m: Machine, layout: str) -> list[Stage]:
+    """Every stage that runs the model; `layout` is that of training. Per-pair training has its reference online."""
+    g, q, online = plan.geometry(p.config), p.query, layout == "per_pair"
+    judged = Query(q.P, q.R + p.critique, q.K, q.crops)
+    sampled = Query(q.P, q.R, p.samples, q.crops)
+    rows = [_train("reward_model", layout, g, p, m, judged, p.queries, False)]
+    rows.append(_write("critiques", g, m, q, q.K, p.critique, p.queries))
+    rows.append(_forward("margins", "once" if online else layout, g, m, judged, p.queries))
+    if not online:
+        rows.append(_forward("reference", layout, g, m, q, p.queries))
+    rows.append(_train("mm_dpo", layout, g, p, m, q, p.queries, online))
+    rows.append(_train("sensitivity", layout, g, p, m, q, p.cells * p.slice * p.queries, online))
+    rows.append(_write("self_sampling", g, m, q, p.samples, q.R, p.queries))
+    rows.append(_train("self_improvement", layout, g, p, m, sampled, p.queries, online))
+    return rows
+
+
+def _amount(value: float) -> str:
+    """A number with a metric letter: 1.2 P, 340 G."""
+    for power, letter in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def report(profile: str, machine: Machine) -> str:
+    """The plan as text: assumptions, memory per GPU by part, then every stage, tree against per pair."""
+    p = profiles()[profile]
+    g, q = plan.geometry(p.config), p.query
+    lines = [
+        f"profile {profile}: {g.total / 1e9:.3g} B parameters, {p.queries} queries of P={q.P} R={q.R} K={q.K}, "
+        f"{q.crops} crops, critiques of {p.critique} tokens (lengths are assumptions)",
+        f"machine: {machine.gpus} × {machine.memory:g} GiB, {machine.bandwidth:g} GB/s, {machine.peak:g} TFLOP/s at "
+        f"{machine.utilisation:.0%} utilisation (assumed), links {machine.link:g} GB/s, ZeRO-{p.stage}",
+        "",
+        f"{'GiB per GPU':<20}{'tree':>10}{'per pair':>10}",
+    ]
+    used = {layout: plan.memory(g, layout, q, p.stage, machine.gpus) for layout in ("tree", "per_pair")}
+    lines += [f"{part:<20}{used['tree'][part]:>10.3f}{used['per_pair'][part]:>10.3f}" for part in used["tree"]]
+    totals = {layout: sum(parts.values()) for layout, parts in used.items()}
+    lines.append(f"{'total':<20}{totals['tree']:>10.3f}{totals['per_pair']:>10.3f}")
+    lines += [f"{layout} does not fit in {machine.memory:g} GiB" for layout, t in totals.items() if t > machine.memory]
+    lines += ["", f"{'stage':<18}{'layout':<10}{'tokens':>9}{'FLOPs':>9}{'steps/s':>9}{'GPU-hours':>11}"]
+    for layout in ("tree", "per_pair"):
+        rows = stages(p, machine, layout)
+        for row in rows:
+            speed = f"{row.steps_per_second:.3g}" if row.steps else ""
+            hours = row.seconds * machine.gpus / 3600
+            lines.append(
+                f"{row.name:<18}{row.layout:<10}{_amount(row.tokens):>9}{_amount(row.flops):>9}{speed:>9}{hours:>11.3g}"
+            )
+        hours = sum(row.seconds for row in rows) * machine.gpus / 3600
+        lines += [f"{'all':<18}{layout:<10}{'':>27}{hours:>11.3g}", ""]
+    return "\n".join(lines)
