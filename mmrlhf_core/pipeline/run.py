@@ -106,7 +106,8 @@ def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -
         out, err = Tee(sys.stdout, record), Tee(sys.stderr, record)
         papermill.execute_notebook(
             *(copy, log / "notebook.ipynb", values),
-            **{"cwd": folder, "stdout_file": out, "stderr_file": err, "kernel_name": "python3", "config": LOCAL},
+            **{"cwd": folder, "stdout_file": out, "stderr_file": err, "kernel_name": "python3"},
+            **{"config": LOCAL, "extra_arguments": ["--log-level=CRITICAL"]},
         )
     return {
         "chapter": chapter.name,

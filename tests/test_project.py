@@ -1,0 +1,87 @@
+"""What people read and install from agrees with what is there."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WANTED = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+LOCK = dict(
+    (canonicalize_name(name), version)
+    for name, version in re.findall(r"^([\w.-]+)==([\w.+!-]+)$", (ROOT / "requirements.lock").read_text(), re.M)
+)
+README = (ROOT / "README.md").read_text()
+NAMED = "jupyterlab papermill torch transformers accelerate deepspeed open_clip_torch umap-learn seaborn dvc".split()
+
+
+def test_every_line_of_the_lock_is_an_exact_version():
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(LOCK)
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=lambda r: r.name)
+def test_the_lock_holds_every_dependency_within_its_bounds(wanted):
+    assert wanted.specifier.contains(LOCK[canonicalize_name(wanted.name)])
+
+
+def test_the_packages_the_compendium_is_defined_by_are_dependencies():
+    assert set(NAMED) <= {Requirement(r).name for r in PROJECT["dependencies"]}
+
+
+def test_the_conda_environment_installs_the_lock_and_the_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["--requirement requirements.lock", "--editable ."]
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python="))
+    assert python.removeprefix("python=") in PROJECT["requires-python"]
+
+
+def test_what_is_installed_here_is_the_lock():
+    from importlib.metadata import version
+
+    installed = {w.name: version(w.name).partition("+")[0] for w in WANTED}
+    assert installed == {w.name: LOCK[canonicalize_name(w.name)] for w in WANTED}
+
+
+def test_every_chapter_has_its_row_in_the_readme():
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{file.name}" in README
+    rows = set(re.findall(r"notebooks/(\w+)\.ipynb", README))
+    assert rows == {f.stem for f in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_make_targets_and_modules_named_in_the_readme_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+    for module in re.findall(r"python -m ([\w.]+)", README):
+        if module.startswith("mmrlhf_core"):
+            assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
+def test_paths_named_in_the_readme_exist_or_are_outs():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    outs = {next(iter(o)) if isinstance(o, dict) else o for s in stages for k in ("outs", "metrics", "plots") for o in s.get(k, [])}
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists() or target.rstrip("/") in outs, target
+
+
+def test_nothing_names_a_machine_or_a_host_of_packages():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in files:
+        if name.startswith("tests/") or not (ROOT / name).is_file():
+            continue
+        text = (ROOT / name).read_bytes().decode("utf-8", errors="replace")
+        assert not re.search(r"/(root|work|home)/\w", text), name
+
+
+def test_the_licence_and_the_citation_agree():
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
+    assert {"arXiv 2502.10391", "arXiv 2505.18531"} <= {r["notes"] for r in citation["references"]}
