@@ -149,7 +149,8 @@ class Reject(Record):
     VERSION: ClassVar[int] = 1
 
     source: str = column("pool the row comes from", filled=True)
-    row: int = column("number of the row in its file, from 1; the line number in JSONL")
+    file: str = column("name of the file the row is in; for a folder of media, of the folder", filled=True)
+    row: int = column("number of the row in it, from 1; the line number in JSON Lines")
     reason: str = column("why: the kind of fault, a colon, the details", filled=True)
 
 
@@ -178,9 +179,7 @@ def write(path: str | Path, rows: Iterable[Kind], kind: type[Kind] | None = None
     values = {item.name: [getattr(row, item.name) for row in rows] for item in columns(kind)}
     table = pa.Table.from_pydict(values, _schema(kind))
     with storage.writing(path) as temporary:
-        pq.write_table(
-            table, temporary, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
-        )
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True)
 
 
 def _open(path: str | Path) -> pa.Table:
