@@ -164,9 +164,7 @@ def build_processor(family: str, words: Sequence[str], size: Size = Size()) -> h
             **shared,
         )
     return hf.InternVLProcessor(
-        image_processor=hf.GotOcr2ImageProcessor(
-            size=square, crop_to_patches=True, max_patches=size.tiles**2, **scale
-        ),
+        image_processor=hf.GotOcr2ImageProcessor(size=square, crop_to_patches=True, max_patches=size.tiles**2, **scale),
         video_processor=hf.InternVLVideoProcessor(size=square, do_sample_frames=False, **scale),
         image_seq_length=(size.image // 16) ** 2,
         **shared,

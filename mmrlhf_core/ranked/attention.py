@@ -76,9 +76,7 @@ def _split_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, sp
     for start, prefix, mask in spans:
         middle, stop = start + prefix, start + mask.shape[1]
         q, k, v = query[:, :, start:middle], key[:, :, start:stop], value[:, :, start:stop]
-        parts.append(
-            F.scaled_dot_product_attention(q, k[:, :, :prefix], v[:, :, :prefix], is_causal=True, scale=scale)
-        )
+        parts.append(F.scaled_dot_product_attention(q, k[:, :, :prefix], v[:, :, :prefix], is_causal=True, scale=scale))
         parts.append(
             F.scaled_dot_product_attention(query[:, :, middle:stop], k, v, attn_mask=mask[None, None], scale=scale)
         )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from mmrlhf_core.ranked.attention import NAME, check_dropout, structure
 from mmrlhf_core.ranked.batch import Tree
-from mmrlhf_core.ranked.vision import embed
+from mmrlhf_core.ranked.vision import TowerCache, embed
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ def positions(model: PreTrainedModel, tree: Tree) -> Tensor:
     return torch.cat(parts, dim=1)[:, None]
 
 
-def hidden_states(model: PreTrainedModel, tree: Tree) -> Tensor:
+def hidden_states(model: PreTrainedModel, tree: Tree, cache: TowerCache | None = None) -> Tensor:
     """Final hidden states [T, D] of a packed batch; `model` went through `attention.prepare`."""
     if model.config.get_text_config()._attn_implementation != NAME:
         raise ValueError("Call mmrlhf_core.ranked.attention.prepare(model) once after loading the model.")
     check_dropout(model)
-    embeds = embed(model, tree)
+    embeds = embed(model, tree, cache)
     # A 4-D mask is passed on as it is. Without one, restarting positions would be taken for packed documents,
     # and responses would lose their prefix. The real structure travels in `tree`.
     unused = embeds.new_zeros(1, 1, 1, 1)
@@ -72,7 +72,9 @@ def _chunk_logps(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
-def token_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int = 1024, calls: int | None = None) -> Tensor:
+def token_logps(
+    head: nn.Module, states: Tensor, targets: Tensor, chunk: int = 1024, calls: int | None = None
+) -> Tensor:
     """log softmax(head(states))[targets], [N], with at most `chunk` rows of logits at a time, also in backward.
 
     The sum of exponentials is taken in fp32 (float64 stays float64). `calls` fixes how often `head` is called, at
@@ -82,16 +84,17 @@ def token_logps(head: nn.Module, states: Tensor, targets: Tensor, chunk: int = 1
     calls = needed if calls is None else calls
     if calls < needed:
         raise ValueError(f"{len(targets)} tokens in chunks of {chunk} need {needed} head calls, not {calls}.")
-    if calls == 1 or not torch.is_grad_enabled():
-        pieces = zip(states.tensor_split(calls), targets.tensor_split(calls), strict=True)
-        return torch.cat([_chunk_logps(head, *piece) for piece in pieces])
     pieces = zip(states.tensor_split(calls), targets.tensor_split(calls), strict=True)
+    if calls == 1:
+        return torch.cat([_chunk_logps(head, *piece) for piece in pieces])
     return torch.cat([checkpoint(_chunk_logps, head, *piece, use_reentrant=False) for piece in pieces])
 
 
-def response_logps(model: PreTrainedModel, tree: Tree, chunk: int = 1024, calls: int | None = None) -> Logps:
+def response_logps(
+    model: PreTrainedModel, tree: Tree, chunk: int = 1024, calls: int | None = None, cache: TowerCache | None = None
+) -> Logps:
     """Log-probabilities of all responses of a batch under `model`, equal to those of separate full sequences."""
-    states = hidden_states(model, tree)
+    states = hidden_states(model, tree, cache)
     head = model.get_output_embeddings()
     tokens = token_logps(head, states[tree.state_index], tree.targets, chunk, calls)
     sums = tokens.new_zeros(tree.n_responses).index_add(0, tree.response_of, tokens * tree.counted)

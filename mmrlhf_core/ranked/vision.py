@@ -1,10 +1,141 @@
-"""Pictures and clips of a packed batch: one call of the vision tower per kind of media and step."""
+"""Pictures and clips of a packed batch: one call of the vision tower per kind of media and step.
+
+A frozen tower may answer from a cache. What is kept is what the tower puts out, never what the projector makes
+of it, because the projector is trained.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmrlhf_core.ranked.batch import Tree
+
+Media = tuple[dict[str, Tensor], ...]
+
+
+class TowerCache:
+    """Outputs of the frozen vision tower of one model, by content of the input, within `max_bytes`.
+
+    The least recently used outputs go first. `hits` and `misses` count tiles (Qwen2.5-VL: pictures and clips).
+    """
+
+    def __init__(self, model: PreTrainedModel, max_bytes: int) -> None:
+        self.tower = vision_tower(model)
+        self.max_bytes, self.held_bytes, self.hits, self.misses = max_bytes, 0, 0, 0
+        self._held: OrderedDict[str, Tensor] = OrderedDict()
+
+    def states(self, tiles: list[Tensor], compute: Callable[[list[int]], Sequence[Tensor]]) -> list[Tensor]:
+        """The tower's output for each tile; `compute` gets the numbers of the unknown ones and returns theirs."""
+        if any(parameter.requires_grad for parameter in self.tower.parameters()):
+            raise ValueError(
+                "The vision tower is trained, so its outputs must not be cached. Freeze it with "
+                "requires_grad_(False), or leave the cache out."
+            )
+        keys = [_content(tile) for tile in tiles]
+        found = {key: self._held[key] for key in keys if key in self._held}
+        missing = {key: number for number, key in enumerate(keys) if key not in found}
+        self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
+        if missing:
+            with torch.no_grad():
+                found |= zip(missing, compute(list(missing.values())), strict=True)
+        for key in keys:
+            self._keep(key, found[key])
+        return [found[key] for key in keys]
+
+    def _keep(self, key: str, value: Tensor) -> None:
+        if key not in self._held:
+            self._held[key] = value.clone()
+            self.held_bytes += value.nbytes
+        self._held.move_to_end(key)
+        while self.held_bytes > self.max_bytes:
+            self.held_bytes -= self._held.popitem(last=False)[1].nbytes
+
+
+def vision_tower(model: PreTrainedModel) -> nn.Module:
+    """The module that encodes pixels, for each family."""
+    return model.base_model.visual if model.config.model_type == "qwen2_5_vl" else model.base_model.vision_tower
+
+
+def _content(tile: Tensor) -> str:
+    """A name for the exact values, type and shape of a tensor."""
+    data = tile.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(f"{tile.dtype} {tuple(tile.shape)} ".encode() + data.tobytes()).hexdigest()
+
+
+class _KnownTower(nn.Module):
+    """Stands in for a tower of tiles [n, 3, H, W] and calls it for the unknown ones only."""
+
+    def __init__(self, cache: TowerCache, layer: int, last: bool) -> None:
+        super().__init__()
+        self.cache, self.layer, self.last = cache, layer, last
+
+    def forward(self, pixel_values: Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
+        def compute(numbers: list[int]) -> Tensor:
+            out = self.cache.tower(pixel_values[numbers], **kwargs)
+            return out.last_hidden_state if self.last else out.hidden_states[self.layer]
+
+        states = torch.stack(self.cache.states(list(pixel_values), compute))
+        return BaseModelOutputWithPooling(last_hidden_state=states, hidden_states={self.layer: states})
+
+
+class _KnownBlocks(nn.Module):
+    """Stands in for the blocks of Qwen2.5-VL's tower and answers with their known output [patches, width]."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, *args: object, **kwargs: object) -> Tensor:
+        return self.states
+
+
+@contextmanager
+def _standing_in(parent: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
+    """Put `module` in the place of `parent.name` for one block, and the original back in any case."""
+    original = getattr(parent, name)
+    setattr(parent, name, module)
+    try:
+        yield
+    finally:
+        setattr(parent, name, original)
+
+
+def _known(
+    model: PreTrainedModel, pixels: Tensor, grid: Tensor | None, cache: TowerCache | None
+) -> AbstractContextManager:
+    """A context in which the tower of `model` answers from `cache` where it can."""
+    if cache is None:
+        return nullcontext()
+    if cache.tower is not vision_tower(model):
+        raise ValueError("The cache belongs to the tower of another model. Make one TowerCache per model.")
+    if grid is None:
+        layer, family = model.config.vision_feature_layer, model.config.model_type
+        if not isinstance(layer, int):
+            raise ValueError(f"The cache keeps one layer of the tower, but vision_feature_layer is {layer}.")
+        last = family == "internvl" and layer == -1
+        return _standing_in(model.base_model, "vision_tower", _KnownTower(cache, layer, last))
+    states = torch.cat(_grid_states(cache, pixels, grid))
+    return _standing_in(cache.tower, "blocks", nn.ModuleList([_KnownBlocks(states)]))
+
+
+def _grid_states(cache: TowerCache, pixels: Tensor, grid: Tensor) -> list[Tensor]:
+    """Outputs of the blocks of Qwen2.5-VL's tower, one [t·h·w, width] for each row (t, h, w) of `grid`."""
+    sizes = grid.prod(-1).tolist()
+    patches = pixels.split(sizes)
+
+    def compute(numbers: list[int]) -> tuple[Tensor, ...]:
+        out = cache.tower(torch.cat([patches[n] for n in numbers]), grid_thw=grid[numbers])
+        return out.last_hidden_state.split([sizes[n] for n in numbers])
+
+    # Pictures of other proportions can have the same patches: the grid belongs to the content.
+    tiles = [torch.cat([row.to(part.dtype), part.flatten()]) for row, part in zip(grid, patches, strict=True)]
+    return cache.states(tiles, compute)
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
@@ -15,7 +146,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts)
 
 
-def _gather(media: tuple[dict[str, Tensor], ...], keys: tuple[str, ...]) -> dict[str, Tensor]:
+def _gather(media: Media, keys: tuple[str, ...]) -> dict[str, Tensor]:
     """The tensors under `keys` of all queries that have them."""
     return {key: _stack([one[key] for one in media if key in one]) for key in keys if any(key in one for one in media)}
 
@@ -25,28 +156,31 @@ def _flat(features: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     return features.flatten(0, 1) if isinstance(features, Tensor) else torch.cat(list(features))
 
 
-def _picture_features(model: PreTrainedModel, media: tuple[dict[str, Tensor], ...]) -> Tensor:
-    keys = ("pixel_values", "image_sizes", "batch_num_images", "image_grid_thw")
-    return _flat(model.get_image_features(**_gather(media, keys)).pooler_output)
+def _picture_features(model: PreTrainedModel, media: Media, cache: TowerCache | None) -> Tensor:
+    """Features of all pictures [tokens, width]."""
+    batch = _gather(media, ("pixel_values", "image_sizes", "batch_num_images", "image_grid_thw"))
+    with _known(model, batch["pixel_values"], batch.get("image_grid_thw"), cache):
+        return _flat(model.get_image_features(**batch).pooler_output)
 
 
-def _clip_features(model: PreTrainedModel, media: tuple[dict[str, Tensor], ...]) -> Tensor:
+def _clip_features(model: PreTrainedModel, media: Media, cache: TowerCache | None) -> Tensor:
     """Features of all clips [tokens, width]; LLaVA-OneVision's clips are batched by their number of frames."""
-    with_clips = [one for one in media if "pixel_values_videos" in one]
+    with_clips = tuple(one for one in media if "pixel_values_videos" in one)
     if "video_grid_thw" in with_clips[0]:
-        batch = _gather(tuple(with_clips), ("pixel_values_videos", "video_grid_thw"))
-        return _flat(model.get_video_features(**batch).pooler_output)
+        batch = _gather(with_clips, ("pixel_values_videos", "video_grid_thw"))
+        with _known(model, batch["pixel_values_videos"], batch["video_grid_thw"], cache):
+            return _flat(model.get_video_features(**batch).pooler_output)
     clips = [clip for one in with_clips for clip in one["pixel_values_videos"]]
-    features: list[Tensor] = [clips[0]] * len(clips)
+    features: dict[int, Tensor] = {}
     for frames in sorted({len(clip) for clip in clips}):
         chosen = [number for number, clip in enumerate(clips) if len(clip) == frames]
         stacked = torch.stack([clips[number] for number in chosen])
-        for number, feature in zip(chosen, model.get_video_features(stacked).pooler_output, strict=True):
-            features[number] = feature
-    return torch.cat(features)
+        with _known(model, stacked, None, cache):
+            features |= zip(chosen, model.get_video_features(stacked).pooler_output, strict=True)
+    return torch.cat([features[number] for number in range(len(clips))])
 
 
-def embed(model: PreTrainedModel, tree: Tree) -> Tensor:
+def embed(model: PreTrainedModel, tree: Tree, cache: TowerCache | None = None) -> Tensor:
     """Input embeddings [1, T, width] of a batch, with every picture and clip encoded once and put in its place."""
     embeds = model.get_input_embeddings()(tree.ids[None])
     for key, name, features_of in (
@@ -55,7 +189,7 @@ def embed(model: PreTrainedModel, tree: Tree) -> Tensor:
     ):
         if any(key in one for one in tree.media):
             place = tree.ids == getattr(model.config, name)
-            features = features_of(model, tree.media).to(embeds.dtype)
+            features = features_of(model, tree.media, cache).to(embeds.dtype)
             if int(place.sum()) != len(features) or bool((place & (tree.branch_of > 0)).any()):
                 raise ValueError(
                     f"{int(place.sum())} placeholders for {len(features)} {key} features. Placeholders must stand in "

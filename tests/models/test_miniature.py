@@ -23,7 +23,7 @@ def inputs(processor, kind):
     """Processor tensors of one prompt: `one` square picture, `two` pictures, a `large` picture, a `clip`, `text`."""
     pictures = {"one": [(64, 64)], "two": [(64, 64), (64, 64)], "large": [(100, 128)]}.get(kind, [])
     part = [{"type": "video"}] if kind == "clip" else [{"type": "image"} for _ in pictures]
-    content = part + [{"type": "text", "text": "is there a red circle at b3"}]
+    content = [*part, {"type": "text", "text": "is there a red circle at b3"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     media = {"images": [[picture(*shape, seed) for seed, shape in enumerate(pictures)]]} if pictures else {}
     if kind == "clip":
