@@ -18,7 +18,9 @@ REJECT = Reject("pool", "rows.jsonl", 3, "no media: neither image nor video")
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 name = text.filter(str.strip)
-part = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(lambda p: p not in (".", ".."))
+part = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(
+    lambda p: p not in (".", "..")
+)
 paths = st.lists(part, min_size=1, max_size=3).map("/".join)
 integer = st.integers(-(2**63), 2**63 - 1)
 real = st.floats(allow_nan=False, allow_infinity=False)
@@ -175,7 +177,7 @@ def test_the_dictionary_tells_every_column_of_every_record():
 
 
 def test_records_are_values():
-    assert QUERY == replace(QUERY)
+    assert replace(QUERY) == QUERY
     assert len({QUERY, replace(QUERY), replace(QUERY, id="other")}) == 2
     with pytest.raises(AttributeError):
         REJECT.row = 4  # type: ignore[misc]
