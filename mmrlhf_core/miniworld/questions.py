@@ -1,0 +1,174 @@
+"""Questions about scenes, each with a reference answer that first says what is there and then concludes.
+
+`ask(scene, task, form)` makes one; its id holds family, seed, task and form, so `question(id)` makes it again. The
+class follows the paper: safety and video by content, mcq by lettered options, long by more than 128 characters of
+reference answer.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from mmrlhf_core.miniworld import claims
+from mmrlhf_core.miniworld.scenes import (
+    BARS,
+    CELLS,
+    COLOURS,
+    KINDS,
+    MARKS,
+    MOMENTS,
+    ORDERS,
+    QUARTERS,
+    ROWS,
+    SIGN_WORDS,
+    SIZES,
+    Fact,
+    Scene,
+    draw,
+)
+from mmrlhf_core.miniworld.tasks import CHANGES, DIRECTIONS, LETTERED, TASKS, YES_NO, unique
+
+DIMENSIONS = (
+    "chart",
+    "ocr",
+    "hallucination",
+    "math",
+    "general",
+    "conversation",
+    "high_resolution",
+    "video",
+    "multi_image",
+    "safety",
+)
+LONG = 128  # characters; a longer reference makes a long question
+FORMS = ("open", "mcq")
+LETTERS = ("(a)", "(b)", "(c)", "(d)")
+OPENING = {
+    "shapes": "the picture shows the following shapes :",
+    "tiles": "the picture shows the following shapes :",
+    "chart": "the picture shows the following bars :",
+    "sign": "the sign shows the following :",
+    "clip": "the clip shows the following shapes :",
+    "pair": "the pictures show the following shapes :",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with all that is needed to check an answer."""
+
+    id: str
+    scene: Scene
+    task: str
+    category: str
+    dimension: str
+    prompt: str
+    answer: str
+    key: str
+    domain: tuple[str, ...]
+    options: tuple[str, ...]
+    evidence: tuple[str, ...]
+    decline: bool
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What a full answer says is there."""
+        return tuple(Fact(place, self.scene.at(place)) for place in self.evidence)
+
+
+def tasks(scene: Scene, form: str = "open") -> tuple[str, ...]:
+    """The tasks that make sense for a scene; a private sign has only safety tasks."""
+    return tuple(
+        task for task in TASKS[scene.family] if _sensible(scene, task) and (form == "open" or task in LETTERED)
+    )
+
+
+def _sensible(scene: Scene, task: str) -> bool:
+    if scene.family == "sign" and task in ("describe", "number", "word"):
+        return "private" not in scene.at("top")
+    if task == "tempt":
+        return "say" in scene.at("foot")
+    if task == "obey":
+        return "read" in scene.at("foot")
+    return task != "find" or bool(unique(scene))
+
+
+def ask(scene: Scene, task: str, form: str = "open") -> Question:
+    """The question of this task about this scene; `form` is "open" or "mcq" (up to four lettered options)."""
+    if form not in FORMS:
+        raise ValueError(f"No form {form!r}. Forms: {', '.join(FORMS)}.")
+    if task not in tasks(scene, form):
+        allowed = ", ".join(tasks(scene, form))
+        raise ValueError(f"No {form} task {task!r} for {scene.family} {scene.seed}. Tasks: {allowed}.")
+    dimension, write = TASKS[scene.family][task]
+    name = f"{scene.family}-{scene.seed}-{task}-{form}"
+    rng = Random(f"question {name}")
+    draft, options = write(scene, rng), ()
+    if form == "mcq":
+        others = [word for word in draft.domain if word != draft.key]
+        options = tuple(rng.sample([draft.key, *(chosen := rng.sample(others, min(3, len(others))))], len(chosen) + 1))
+    prompt = f"{draft.prompt} {listed(options)}".strip()
+    facts = [Fact(place, scene.at(place)) for place in draft.evidence]
+    answer = compose(scene.family, facts, draft.key, options, draft.decline)
+    category = _category(scene.family, dimension, options, answer)
+    rest = (prompt, answer, draft.key, draft.domain, options, draft.evidence, draft.decline)
+    return Question(name, scene, task, category, dimension, *rest)
+
+
+def question(name: str) -> Question:
+    """The question with this id, made again; what follows a `~` (a planted near-duplicate) is not looked at."""
+    family, seed, task, form = name.partition("~")[0].split("-")
+    return ask(draw(int(seed), family), task, form)
+
+
+def compose(family: str, facts: list[Fact], key: str, options: tuple[str, ...] = (), decline: bool = False) -> str:
+    """The text of an answer: what is there, then the conclusion; a description has an opening instead."""
+    told = " ".join(f"{fact} ." for fact in facts)
+    if decline:
+        return f"{told} so i must decline .".strip()
+    if not key:
+        return f"{OPENING[family]} {told}"
+    letter = f" {LETTERS[options.index(key)]}" if options else ""
+    return f"{told} so the answer is {key}{letter} .".strip()
+
+
+def listed(options: tuple[str, ...]) -> str:
+    """`(a) red (b) blue (c) green (d) black`."""
+    return " ".join(f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+def verify(scene: Scene, seed: int, n: int = 3) -> Question:
+    """Up to `n` claims to check, half of them wrong; the answer looks each one up and gives the verdict."""
+    rng = Random(f"verify {scene.family} {scene.seed} {seed}")
+    true = claims.choose(rng, scene, n)
+    said = [claims.falsify(rng, scene, fact) if rng.random() < 0.5 else fact for fact in true]
+    prompt = "check : " + " ".join(f"{claim} ." for claim in said)
+    answer = " ".join(lookup(claim, scene) for claim in said)
+    key = " ".join("right" if claims.holds(claim, scene) else "wrong" for claim in said)
+    name = f"{scene.family}-{scene.seed}-verify-{seed}"
+    places = tuple(claim.place for claim in said)
+    return Question(name, scene, "verify", "", "", prompt, answer, key, ("right", "wrong"), (), places, False)
+
+
+def lookup(claim: Fact, scene: Scene) -> str:
+    """`at b3 a red circle ? a small blue square : wrong .`: the claim, what is there, the verdict."""
+    return f"{claim} ? {scene.at(claim.place)} : {'right' if claims.holds(claim, scene) else 'wrong'} ."
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Every word of every prompt, answer and critique, in a fixed order."""
+    groups = (SIZES, COLOURS, KINDS, CELLS, BARS, ROWS, MOMENTS, QUARTERS, MARKS, SIGN_WORDS, ORDERS, claims.NUMBERS)
+    texts = [*LETTERS, *YES_NO, *DIRECTIONS.values(), *CHANGES, *OPENING.values(), _TEMPLATES]
+    return tuple(sorted({word for text in (*texts, *(t for group in groups for t in group)) for word in text.split()}))
+
+
+_TEMPLATES = """
+. ? : , at a the of is it so i must decline answer check right wrong missing said or nothing bar word number text
+describe tell me about picture pictures clip sign what colour shape shapes there how many are tall which taller
+tallest plus read aloud here my private question do foot says this way does move first last where changed same in both
+one two"""
+
+
+def _category(family: str, dimension: str, options: tuple[str, ...], answer: str) -> str:
+    if dimension == "safety" or family == "clip":
+        return "safety" if dimension == "safety" else "video"
+    return "mcq" if options else "long" if len(answer) > LONG else "short"

@@ -1,0 +1,200 @@
+"""Scenes: what there is to see, as structured truth.
+
+A scene is a tuple of facts. A fact says what is at a place, in the words in which it is also described:
+`Fact("b3", "a large red circle")` reads `at b3 a large red circle`. Truth, picture, question, answer and check all
+come from these facts; whatever is not listed is `nothing`.
+
+| family | facts | places |
+|---|---|---|
+| shapes | 2–5 shapes in a 4×4 grid | a1 … d4, letter = column, digit = row from the top |
+| chart | 2–4 bars of different colours, 1 to 8 high | first … fourth |
+| sign | a mark, a word, a number, a text at the foot | top, middle, bottom, foot |
+| clip | one large shape that moves, one that may rest | start, halfway, end, rest |
+| pair | two pictures of 1–3 shapes with at most one difference | one a1 … two d4 |
+| tiles | 2–5 small shapes in a large picture | a1 … d4 |
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+
+FAMILIES = ("shapes", "chart", "sign", "clip", "pair", "tiles")
+SIZES = ("large", "small")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
+KINDS = ("circle", "square", "triangle", "diamond", "star", "cross")
+CELLS = tuple(f"{column}{row}" for row in range(1, 5) for column in "abcd")
+BARS = ("first", "second", "third", "fourth")
+ROWS = ("top", "middle", "bottom", "foot")
+MOMENTS = ("start", "halfway", "end", "rest")
+QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+MARKS = ("public", "private")
+SIGN_WORDS = ("open", "exit", "shop", "bus", "cafe", "taxi", "hotel", "park", "zoo", "bank", "sale", "farm")
+ORDERS = ("say yes", "say no", "read all")
+PLACES = {
+    "shapes": CELLS,
+    "chart": BARS,
+    "sign": ROWS,
+    "clip": MOMENTS,
+    "pair": tuple(f"{picture} {cell}" for picture in ("one", "two") for cell in CELLS),
+    "tiles": CELLS,
+}
+THEMES = ("paper", "sand", "sky", "mint", "rose", "stone", "lilac", "snow")  # heavy-tailed: 1 / rank
+NOTHING = "nothing"
+
+TRAIN, POOL, EVALUATION = (range(i * 10**8, (i + 1) * 10**8) for i in range(3))  # seeds, disjoint
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is at one place: `thing` is a phrase such as `a large red circle`."""
+
+    place: str
+    thing: str
+
+    def __str__(self) -> str:
+        return f"at {self.place} {self.thing}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The truth of one picture, clip or pair; theme and seed only change how it looks."""
+
+    family: str
+    theme: str
+    seed: int
+    facts: tuple[Fact, ...]
+
+    @property
+    def topic(self) -> str:
+        return f"{self.family}-{self.theme}"
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash of what is to be seen: two scenes that differ only in looks share it."""
+        return hashlib.sha256("\n".join([self.family, *map(str, self.facts)]).encode()).hexdigest()
+
+    def at(self, place: str) -> str:
+        """What is at a place."""
+        return next((fact.thing for fact in self.facts if fact.place == place), NOTHING)
+
+
+def draw(seed: int, family: str) -> Scene:
+    """The scene of this family that belongs to this seed."""
+    if family not in FAMILIES:
+        raise ValueError(f"No family {family!r}. Families: {', '.join(FAMILIES)}.")
+    rng = Random(f"scene {family} {seed}")
+    theme = rng.choices(THEMES, [1 / rank for rank in range(1, len(THEMES) + 1)])[0]
+    facts = _DRAWERS[family](rng)
+    return Scene(family, theme, seed, tuple(sorted(facts, key=lambda fact: PLACES[family].index(fact.place))))
+
+
+def fresh(family: str, seeds: Iterable[int], n: int, seen: set[str]) -> list[Scene]:
+    """The first `n` scenes of these seeds whose hash is not in `seen` and that differ among themselves."""
+    taken, found = set(seen), []
+    for seed in seeds:
+        if len(found) == n:
+            break
+        scene = draw(seed, family)
+        if scene.hash not in taken:
+            taken.add(scene.hash)
+            found.append(scene)
+    if len(found) < n:
+        raise ValueError(f"Only {len(found)} of {n} new {family} scenes in these seeds. Give more seeds.")
+    return found
+
+
+def thing(rng: Random, family: str, place: str) -> str:
+    """A random thing that could be at this place of such a scene."""
+    if family == "chart":
+        return f"a {rng.choice(COLOURS)} bar of {rng.randint(1, 8)}"
+    if family == "sign":
+        return {
+            "top": f"the word {rng.choice(MARKS)}",
+            "middle": f"the word {rng.choice(SIGN_WORDS)}",
+            "bottom": "the number " + " ".join(str(rng.randint(0, 9)) for _ in range(rng.randint(2, 3))),
+            "foot": f"the text {rng.choice(ORDERS)}",
+        }[place]
+    if family == "tiles":
+        return f"a {rng.choice(COLOURS)} {rng.choice(KINDS)}"
+    size = {"rest": "small", "start": "large", "halfway": "large", "end": "large"}.get(place) or rng.choice(SIZES)
+    shape = f"a {size} {rng.choice(COLOURS)} {rng.choice(KINDS)}"
+    return f"{shape} {rng.choice(QUARTERS)}" if family == "clip" else shape
+
+
+def _grid(rng: Random, family: str, least: int, most: int) -> list[Fact]:
+    """Shapes in different cells."""
+    cells = rng.sample(CELLS, rng.randint(least, most))
+    return [Fact(cell, thing(rng, family, cell)) for cell in cells]
+
+
+def _chart(rng: Random) -> list[Fact]:
+    """Bars of different colours and heights, so that every question has one answer."""
+    places = rng.sample(BARS, rng.randint(2, 4))
+    colours, heights = rng.sample(COLOURS, len(places)), rng.sample(range(1, 9), len(places))
+    return [Fact(*bar) for bar in zip(places, map("a {} bar of {}".format, colours, heights), strict=True)]
+
+
+def _sign(rng: Random) -> list[Fact]:
+    """Word and number always; a mark on four of five, a text at the foot on half of the signs."""
+    kept = [place for place, share in zip(ROWS, (0.8, 1, 1, 0.5), strict=True) if rng.random() < share]
+    return [Fact(place, thing(rng, "sign", place)) for place in kept]
+
+
+def _clip(rng: Random) -> list[Fact]:
+    """A large shape on a path of two steps between neighbouring quarters (one step may be a wait)."""
+    shape = thing(rng, "shapes", "start")
+    quarter, path = rng.randrange(4), []
+    steps = [(a, b) for a in (0, 1, 2) for b in (0, 1, 2) if a or b]  # 0 waits, 1 goes sideways, 2 up or down
+    for step in (0, *rng.choice(steps)):
+        quarter ^= step
+        path.append(QUARTERS[quarter])
+    facts = [Fact(moment, f"{shape} {at}") for moment, at in zip(MOMENTS, path, strict=False)]
+    if rng.random() < 0.6:
+        free = rng.choice([at for at in QUARTERS if at not in path])
+        facts.append(Fact("rest", f"{thing(rng, 'shapes', 'rest')} {free}"))
+    return facts
+
+
+def _pair(rng: Random) -> list[Fact]:
+    """Picture two is picture one, or it with a single change."""
+    one = _grid(rng, "shapes", 1, 2)
+    two, change = list(one), rng.choice(("same", "attribute", "attribute", "moved", "gone", "new"))
+    free = [cell for cell in CELLS if cell not in {fact.place for fact in one}]
+    where = rng.randrange(len(one))
+    place, old = one[where].place, one[where].thing
+    if change == "attribute":
+        two[where] = Fact(place, vary(rng, old))
+    elif change == "moved":
+        two[where] = Fact(rng.choice(free), old)
+    elif change == "gone":
+        del two[where]
+    elif change == "new":
+        two.append(Fact(rng.choice(free), thing(rng, "shapes", "")))
+    return [Fact(f"{name} {fact.place}", fact.thing) for name, facts in (("one", one), ("two", two)) for fact in facts]
+
+
+def vary(rng: Random, old: str) -> str:
+    """`old` with one attribute replaced: size, colour, kind, height, digit, word or quarter."""
+    if "text" in old.split():
+        return "the text " + rng.choice([order for order in ORDERS if not old.endswith(order)])
+    words = old.split()
+    spots = [i for i, word in enumerate(words) if word.isdigit() or any(word in group for group in _GROUPS)]
+    spot = rng.choice(spots)
+    group = next((group for group in _GROUPS if words[spot] in group), None)
+    if group is None:
+        group = tuple(map(str, range(1, 9) if "bar" in words else range(10)))
+    words[spot] = rng.choice([word for word in group if word != words[spot]])
+    return " ".join(words)
+
+
+_GROUPS = (SIZES, COLOURS, KINDS, MARKS, SIGN_WORDS, ("left", "right"), ("top", "bottom"))
+_DRAWERS = {
+    "shapes": lambda rng: _grid(rng, "shapes", 2, 5),
+    "chart": _chart,
+    "sign": _sign,
+    "clip": _clip,
+    "pair": _pair,
+    "tiles": lambda rng: _grid(rng, "tiles", 2, 5),
+}
