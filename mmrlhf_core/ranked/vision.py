@@ -146,7 +146,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts)
 
 
-def _gather(media: Media, keys: tuple[str, ...]) -> dict[str, Tensor]:
+def gather(media: Media, keys: tuple[str, ...]) -> dict[str, Tensor]:
     """The tensors under `keys` of all queries that have them."""
     return {key: _stack([one[key] for one in media if key in one]) for key in keys if any(key in one for one in media)}
 
@@ -158,7 +158,7 @@ def _flat(features: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 
 def _picture_features(model: PreTrainedModel, media: Media, cache: TowerCache | None) -> Tensor:
     """Features of all pictures [tokens, width]."""
-    batch = _gather(media, ("pixel_values", "image_sizes", "batch_num_images", "image_grid_thw"))
+    batch = gather(media, ("pixel_values", "image_sizes", "batch_num_images", "image_grid_thw"))
     with _known(model, batch["pixel_values"], batch.get("image_grid_thw"), cache):
         return _flat(model.get_image_features(**batch).pooler_output)
 
@@ -167,7 +167,7 @@ def _clip_features(model: PreTrainedModel, media: Media, cache: TowerCache | Non
     """Features of all clips [tokens, width]; LLaVA-OneVision's clips are batched by their number of frames."""
     with_clips = tuple(one for one in media if "pixel_values_videos" in one)
     if "video_grid_thw" in with_clips[0]:
-        batch = _gather(with_clips, ("pixel_values_videos", "video_grid_thw"))
+        batch = gather(with_clips, ("pixel_values_videos", "video_grid_thw"))
         with _known(model, batch["pixel_values_videos"], batch["video_grid_thw"], cache):
             return _flat(model.get_video_features(**batch).pooler_output)
     clips = [clip for one in with_clips for clip in one["pixel_values_videos"]]

@@ -26,9 +26,13 @@ def mixed_queries(any_family):
     return [any_family.query(kind, lengths, seed) for seed, (kind, lengths) in enumerate(shapes)]
 
 
-def separate(model, queries, **how):
+def rows_of(queries):
+    return [(query, k) for query in queries for k in range(len(query.responses))]
+
+
+def separate(model, queries):
     """Plain log-probabilities [M], each response in its own full sequence without padding."""
-    return torch.cat([plain.full_logps(model, q, [k], **how) for q in queries for k in range(len(q.responses))])
+    return torch.cat([plain.full_logps(model, [row]) for row in rows_of(queries)])
 
 
 def test_parity_in_float64(any_family, all_double):
@@ -62,14 +66,14 @@ def test_parity_in_float32(any_family):
 
 
 def test_the_plain_layouts_agree_with_and_without_padding(any_family):
-    query = any_family.query("one", [5, 2, 8])
+    rows = rows_of([any_family.query("one", [5, 2, 8]), any_family.query("large", [3], seed=1)])
     model = any_family.model()
     with torch.no_grad():
-        expected = separate(model, [query])
-        for ours in (plain.full_logps(model, query, [0, 1, 2]), plain.once_logps(model, query, chunk=4)):
+        expected = torch.cat([plain.full_logps(model, [row]) for row in rows])
+        for ours in (plain.full_logps(model, rows), plain.once_logps(model, rows, chunk=4)):
             assert (ours - expected).abs().max() <= 1e-9
         # padding in front moves the positions, and rotary angles are fp32 in any model
-        assert (plain.full_logps(model, query, [0, 1, 2], left=True) - expected).abs().max() <= 1e-6
+        assert (plain.full_logps(model, rows, left=True) - expected).abs().max() <= 1e-6
 
 
 def test_no_response_sees_a_sibling_and_every_response_sees_the_prefix(any_family):
@@ -151,7 +155,7 @@ def test_counted_tokens_only_enter_the_sums(text_model, make_text_query):
     assert torch.equal(out.tokens, whole.tokens)
     torch.testing.assert_close(out.sums[0], whole.tokens[[0, 2, 3]].sum())
     assert out.sums[1] == 0
-    torch.testing.assert_close(out.sums, plain.full_logps(text_model, replace(query, counted=masks), [0, 1]))
+    torch.testing.assert_close(out.sums, plain.full_logps(text_model, rows_of([replace(query, counted=masks)])))
 
 
 def test_states_at_the_ends_are_those_of_full_sequences(any_family):
@@ -159,8 +163,9 @@ def test_states_at_the_ends_are_those_of_full_sequences(any_family):
     query = any_family.query("one", [5, 2, 8])
     model = any_family.model()
     with torch.no_grad():
-        inputs = [plain.full_sequences(model, query, [k]) for k in range(3)]
+        inputs = [plain.full_sequences(model, [(query, k)]) for k in range(3)]
         expected = torch.stack([model.base_model(**one).last_hidden_state[0, -1] for one in inputs])
+        assert (plain.end_states(model, rows_of([query])) - expected).abs().max() <= 1e-9 * expected.abs().max()
         tree = batch.build_tree([query])
         states = logps.hidden_states(attention.prepare(model), tree)[tree.ends]
     assert (states - expected).abs().max() <= 1e-9 * expected.abs().max()
