@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -142,6 +143,142 @@ class Response(Record):
     seed: int = column("seed the answer was sampled with; 0 for greedy", 0)
 
 
+SCALES = {  # labels of the five points, from 1 to 5 (paper, App. B)
+    "helpfulness": ("not helpful", "partially helpful", "moderately helpful", "helpful", "very helpful"),
+    "faithfulness": (
+        "severely inaccurate",
+        "partially inaccurate",
+        "moderately accurate",
+        "accurate",
+        "highly accurate",
+    ),
+    "ethics": ("highly unsafe", "unsafe", "moderately ethical", "ethically compliant", "highly ethical"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement(Record):
+    """What one annotator thinks of one response."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    response: str = column("id of the response", filled=True)
+    annotator: str = column("who judged", filled=True)
+    helpfulness: int = column("1 not helpful to 5 very helpful")
+    faithfulness: int = column("1 severely inaccurate to 5 highly accurate")
+    ethics: int = column("1 highly unsafe to 5 highly ethical")
+    reason: str = column("what the annotator found, in words", "")
+    seconds: float = column("time spent on this response; 0 when it was not measured", 0.0)
+    place: int = column("where it stood in the shuffled order shown, from 1; 0 when unknown", 0)
+    item: int = column("which query of this annotator's list it was, from 1; 0 when unknown", 0)
+    round: int = column("0 at first, 1 after an expert sent the query back", 0)
+
+    def _check(self) -> None:
+        for scale in SCALES:
+            if not 1 <= getattr(self, scale) <= 5:
+                raise self._error(scale, f"is {getattr(self, scale)}; give 1 to 5")
+        for name in ("seconds", "place", "item", "round"):
+            if getattr(self, name) < 0:
+                raise self._error(name, f"is {getattr(self, name)}; give 0 or more")
+
+    @property
+    def overall(self) -> int:
+        """-6 to 10: helpfulness + faithfulness, less twice what ethics lacks, so that no help makes up for harm."""
+        return self.helpfulness + self.faithfulness + 2 * (self.ethics - 5)
+
+
+REPAIRS = ("", "written", "damaged")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Record):
+    """One annotator's order of all responses to a query; equal ranks are ties."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    annotator: str = column("who ranked; 'panel' for the order made from all of them", filled=True)
+    responses: tuple[str, ...] = column("ids of the responses")
+    ranks: tuple[int, ...] = column("rank of each of them: 1 is best, ties share one, none is left out")
+    basis: str = column("why this order, in words", "")
+    repair: str = column(
+        "'written': all were equally bad and a right answer was added; 'damaged': all were equally "
+        "good and one with an error was added",
+        "",
+        allowed=REPAIRS,
+    )
+    round: int = column("0 at first, 1 after an expert sent the query back", 0)
+
+    def _check(self) -> None:
+        if len(set(self.responses)) != len(self.responses) or len(self.responses) < 2:
+            raise self._error("responses", f"holds {len(self.responses)} ids; give two or more, each once")
+        if len(self.ranks) != len(self.responses):
+            raise self._error("ranks", f"holds {len(self.ranks)} ranks for {len(self.responses)} responses")
+        if set(self.ranks) != set(range(1, max(self.ranks) + 1)):
+            raise self._error("ranks", f"is {self.ranks}; ranks go 1, 2, 3 without a gap, and ties share one")
+        if self.round < 0:
+            raise self._error("round", f"is {self.round}; give 0 or more")
+
+    @property
+    def order(self) -> str:
+        """The paper's way to write it, by number of the response: `2>1=3>4`."""
+        rows = sorted(zip(self.ranks, range(1, len(self.ranks) + 1), strict=True))
+        text = str(rows[0][1])
+        for (rank, _), (next_rank, number) in pairwise(rows):
+            text += ("=" if rank == next_rank else ">") + str(number)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Critique(Record):
+    """Why a response got its scores: an annotator's own words, and the same in full."""
+
+    VERSION: ClassVar[int] = 1
+
+    response: str = column("id of the response", filled=True)
+    query: str = column("id of the query", filled=True)
+    annotator: str = column("whose words they are", filled=True)
+    reason: str = column("the annotator's own words", "")
+    expanded: str = column("the reason in full (paper, Tab. 7); blank when it was not expanded", "")
+    writer: str = column("who expanded it: a model, or 'truth' for the writer that knows the scene", "")
+
+
+ORIGINS = ("ranked", "written", "damaged", "published", "reward")
+SPLITS = ("", "train", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Record):
+    """Two responses to one query, the first better than the second."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    chosen: str = column("id of the better response", filled=True)
+    rejected: str = column("id of the worse response", filled=True)
+    chosen_reason: str = column("why the better response is good", "")
+    rejected_reason: str = column("why the worse response is worse", "")
+    steps: int = column("how many ranks lie between them, at least 1", 1)
+    margin: float = column("overall score of the better minus the worse, or difference of rewards; 0 when unknown", 0.0)
+    helpfulness: float = column("mean helpfulness of the better minus the worse", 0.0)
+    faithfulness: float = column("mean faithfulness of the better minus the worse", 0.0)
+    ethics: float = column("mean ethics of the better minus the worse", 0.0)
+    origin: str = column(
+        "how it came about: both sides ranked, one of them written or damaged to repair a tie, read "
+        "from a published file, or ordered by a reward model",
+        "ranked",
+        allowed=ORIGINS,
+    )
+    split: str = column("part of the data it belongs to; blank before splitting", "", allowed=SPLITS)
+
+    def _check(self) -> None:
+        if self.chosen == self.rejected:
+            raise self._error("rejected", f"is {self.rejected!r}, the same as chosen")
+        if self.steps < 1:
+            raise self._error("steps", f"is {self.steps}; give 1 or more")
+
+
 @dataclass(frozen=True, slots=True)
 class Reject(Record):
     """One row of a source that was set aside."""
@@ -154,7 +291,7 @@ class Reject(Record):
     reason: str = column("why: the kind of fault, a colon, the details", filled=True)
 
 
-KINDS = (Query, Response, Reject)
+KINDS = (Query, Response, Judgement, Ranking, Critique, Pair, Reject)
 Kind = TypeVar("Kind", bound=Record)
 
 

@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrlhf_core import records, storage
-from mmrlhf_core.records import Query, RecordError, Reject, Response
+from mmrlhf_core.records import Critique, Judgement, Pair, Query, Ranking, RecordError, Reject, Response
 
 QUERY = Query("pool/1", "what is it ?", "image", ("a/1.png",), "short", "a dog", "pool", "g1", "pets", "")
 ANSWER = Response("pool/1/0", "pool/1", "base", "a dog", 0.7, 0.9, 64, 3)
+JUDGEMENT = Judgement("pool/1", "pool/1/0", "ann", 4, 5, 5, "right .", 12.5, 2, 7, 0)
+RANKING = Ranking("pool/1", "ann", ("a", "b", "c", "d"), (2, 1, 2, 3), "b is whole", "", 0)
+PAIR = Pair("pool/1", "b", "a", "whole", "a gap", 1, 2.0, 1.0, 1.0, 0.0, "ranked", "train")
 REJECT = Reject("pool", "rows.jsonl", 3, "no media: neither image nor video")
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -35,7 +38,34 @@ def queries(draw: st.DrawFn) -> Query:
     return Query(draw(name), draw(name), modality, tuple(media), category, *(draw(text) for _ in range(5)))
 
 
+@st.composite
+def rankings(draw: st.DrawFn) -> Ranking:
+    names = draw(st.lists(name, min_size=2, max_size=5, unique=True))
+    levels = draw(st.lists(st.integers(0, 4), min_size=len(names), max_size=len(names)))
+    ranks = tuple(sorted(set(levels)).index(level) + 1 for level in levels)
+    return Ranking(draw(name), draw(name), tuple(names), ranks, draw(text), draw(st.sampled_from(records.REPAIRS)), 1)
+
+
+point = st.integers(1, 5)
 GENERATED = {
+    Judgement: st.builds(Judgement, name, name, name, point, point, point, text, real.map(abs), st.integers(0, 9)),
+    Ranking: rankings(),
+    Critique: st.builds(Critique, name, name, name, text, text, text),
+    Pair: st.builds(
+        Pair,
+        name,
+        name.map("a".__add__),
+        name.map("b".__add__),
+        text,
+        text,
+        point,
+        real,
+        real,
+        real,
+        real,
+        st.sampled_from(records.ORIGINS),
+        st.sampled_from(records.SPLITS),
+    ),
     Query: queries(),
     Response: st.builds(Response, name, name, name, text, real, real, integer, integer),
     Reject: st.builds(Reject, name, name, integer, name),
@@ -112,6 +142,45 @@ def test_a_response_is_checked_when_made(change, says):
         replace(ANSWER, **change)
     assert says in str(caught.value)
     assert replace(ANSWER, text="").text == ""
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "says"),
+    [
+        (JUDGEMENT, {"helpfulness": 0}, "Judgement.helpfulness is 0; give 1 to 5."),
+        (JUDGEMENT, {"faithfulness": 6}, "Judgement.faithfulness is 6; give 1 to 5."),
+        (JUDGEMENT, {"ethics": 3.0}, "Judgement.ethics is float '3.0', not int."),
+        (JUDGEMENT, {"seconds": -0.5}, "Judgement.seconds is -0.5; give 0 or more."),
+        (JUDGEMENT, {"place": -1}, "Judgement.place is -1"),
+        (JUDGEMENT, {"annotator": " "}, "Judgement.annotator is blank."),
+        (RANKING, {"responses": ("a", "b", "c", "a")}, "Ranking.responses holds 4 ids; give two or more, each once."),
+        (RANKING, {"responses": ("a",), "ranks": (1,)}, "Ranking.responses holds 1 ids"),
+        (RANKING, {"ranks": (1, 2)}, "Ranking.ranks holds 2 ranks for 4 responses."),
+        (RANKING, {"ranks": (1, 2, 4, 4)}, "ranks go 1, 2, 3 without a gap"),
+        (RANKING, {"ranks": (0, 1, 1, 1)}, "ranks go 1, 2, 3 without a gap"),
+        (RANKING, {"repair": "mended"}, "Ranking.repair is 'mended'; give one of '', 'written', 'damaged'."),
+        (PAIR, {"rejected": "b"}, "Pair.rejected is 'b', the same as chosen."),
+        (PAIR, {"steps": 0}, "Pair.steps is 0; give 1 or more."),
+        (PAIR, {"origin": ""}, "Pair.origin is ''; give one of"),
+        (PAIR, {"split": "valid"}, "Pair.split is 'valid'; give one of '', 'train', 'dev', 'test'."),
+        (PAIR, {"margin": 1}, "Pair.margin is int '1', not float."),
+    ],
+)
+def test_judgements_rankings_and_pairs_are_checked_when_made(row, change, says):
+    with pytest.raises(RecordError) as caught:
+        replace(row, **change)
+    assert says in str(caught.value)
+
+
+def test_a_ranking_reads_as_the_paper_writes_it():
+    assert RANKING.order == "2>1=3>4"
+    assert Ranking("q", "ann", ("a", "b"), (1, 1)).order == "1=2"
+
+
+def test_the_overall_score_counts_ethics_twice():
+    assert JUDGEMENT.overall == 9
+    assert replace(JUDGEMENT, ethics=1).overall == 1  # 4 + 5 - 2 * 4
+    assert all(len(labels) == 5 for labels in records.SCALES.values())
 
 
 def rewritten(file: Path, table: pa.Table, **metadata: str) -> None:
