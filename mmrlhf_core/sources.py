@@ -264,6 +264,11 @@ def _pool(items: Iterable[Item], source: Source, threads: int) -> Pool:
     return Pool(_grouped(queries), tuple(rejects), count, repeats)
 
 
+def faults(rejects: Iterable[Reject]) -> Counter[str]:
+    """How many rows each kind of fault has."""
+    return Counter(reject.reason.split(":")[0] for reject in rejects)
+
+
 def _ready(source: Source) -> Source:
     """`source` with its media folder in full, or one sentence on what is wrong with it."""
     if source.layout not in LAYOUTS:
@@ -282,7 +287,7 @@ def _finish(items: Iterable[Item], source: Source, rejects: Path, max_reject_sha
     if not pool.rows:
         raise SourceError(f"{source.name} holds no rows. Check the files of the source.")
     if len(pool.rejects) > max_reject_share * pool.rows:
-        kinds = Counter(reject.reason.split(":")[0] for reject in pool.rejects).most_common(3)
+        kinds = faults(pool.rejects).most_common(3)
         raise SourceError(
             f"{source.name}: {len(pool.rejects)} of {pool.rows} rows are unusable, over the allowed share of "
             f"{max_reject_share:g}, mostly {', '.join(f'{kind} ({count})' for kind, count in kinds)}: "
