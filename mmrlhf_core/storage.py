@@ -20,8 +20,7 @@ def root() -> Path:
         if (folder / MARKER).is_file():
             return folder
     raise ValueError(
-        f"No {MARKER} at or above {here}. Start Python or Jupyter inside the project folder, "
-        "or change into it first."
+        f"No {MARKER} at or above {here}. Start Python or Jupyter inside the project folder, or change into it first."
     )
 
 
@@ -107,7 +106,9 @@ def read_json(source: str | Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not readable JSON ({error}). Delete it and rerun the stage that makes it.") from error
+        raise ValueError(
+            f"{file} is not readable JSON ({error}). Delete it and rerun the stage that makes it."
+        ) from error
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -12,12 +12,11 @@ from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
-LOCK = dict(
-    (canonicalize_name(name), version)
-    for name, version in re.findall(r"^([\w.-]+)==([\w.+!-]+)$", (ROOT / "requirements.lock").read_text(), re.M)
-)
+PINS = re.findall(r"^([\w.-]+)==([\w.+!-]+)$", (ROOT / "requirements.lock").read_text(), re.M)
+LOCK = {canonicalize_name(name): version for name, version in PINS}
 README = (ROOT / "README.md").read_text()
-NAMED = "jupyterlab papermill torch transformers accelerate deepspeed open_clip_torch umap-learn seaborn dvc".split()
+NAMED = {"jupyterlab", "papermill", "torch", "transformers", "accelerate", "deepspeed", "open_clip_torch"}
+NAMED |= {"umap-learn", "seaborn", "dvc"}
 
 
 def test_every_line_of_the_lock_is_an_exact_version():
@@ -31,7 +30,7 @@ def test_the_lock_holds_every_dependency_within_its_bounds(wanted):
 
 
 def test_the_packages_the_compendium_is_defined_by_are_dependencies():
-    assert set(NAMED) <= {Requirement(r).name for r in PROJECT["dependencies"]}
+    assert NAMED <= {Requirement(r).name for r in PROJECT["dependencies"]}
 
 
 def test_the_conda_environment_installs_the_lock_and_the_project():
@@ -66,7 +65,12 @@ def test_make_targets_and_modules_named_in_the_readme_exist():
 
 def test_paths_named_in_the_readme_exist_or_are_outs():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    outs = {next(iter(o)) if isinstance(o, dict) else o for s in stages for k in ("outs", "metrics", "plots") for o in s.get(k, [])}
+    outs = {
+        next(iter(o)) if isinstance(o, dict) else o
+        for s in stages
+        for k in ("outs", "metrics", "plots")
+        for o in s.get(k, [])
+    }
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists() or target.rstrip("/") in outs, target
 

@@ -69,7 +69,8 @@ def parameters(notebook: nbformat.NotebookNode, name: str) -> dict[str, object]:
             values[node.targets[0].id] = ast.literal_eval(node.value)
         except ValueError:
             raise ChapterError(
-                f"{name}: parameter {ast.unparse(node)!r} is computed; papermill would keep this default. Write a literal."
+                f"{name}: parameter {ast.unparse(node)!r} is computed; papermill would keep this default. "
+                "Write a literal."
             ) from None
     return values
 

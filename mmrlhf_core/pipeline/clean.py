@@ -24,14 +24,22 @@ def cleaned(file: Path) -> str:
     notebook = read(file)
     cells = []
     for number, cell in enumerate(notebook.cells):
-        clean = {"cell_type": cell.cell_type, "id": f"cell-{number:02d}", "metadata": {}, "source": cell.source.rstrip()}
+        clean = {
+            "cell_type": cell.cell_type,
+            "id": f"cell-{number:02d}",
+            "metadata": {},
+            "source": cell.source.rstrip(),
+        }
         if cell.metadata.get("tags"):
             clean["metadata"] = {"tags": sorted(cell.metadata.tags)}
         if cell.cell_type == "code":
             clean |= {"execution_count": None, "outputs": []}
         cells.append(clean)
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    return nbformat.writes(nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})) + "\n"
+    return (
+        nbformat.writes(nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+        + "\n"
+    )
 
 
 def refresh(file: Path, target: Path) -> None:

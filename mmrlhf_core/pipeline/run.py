@@ -1,8 +1,8 @@
 """Run one chapter with the parameters of `params.yaml`, strictly.
 
-    python -m mmrlhf_core.pipeline.run base_models                      the pipeline's own run
-    python -m mmrlhf_core.pipeline.run base_models -p seed=7            one change, kept apart in reports/sweeps/
-    python -m mmrlhf_core.pipeline.run base_models --sweep seed=1,2,3   a grid, one folder per combination
+python -m mmrlhf_core.pipeline.run base_models                      the pipeline's own run
+python -m mmrlhf_core.pipeline.run base_models -p seed=7            one change, kept apart in reports/sweeps/
+python -m mmrlhf_core.pipeline.run base_models --sweep seed=1,2,3   a grid, one folder per combination
 """
 
 import argparse
@@ -206,7 +206,9 @@ def start(arguments: argparse.Namespace) -> None:
     checked = [(overrides, chapter_values(chapter, overrides)) for overrides in grid]
     for number, (overrides, values) in enumerate(checked, 1):
         sweep = f", combination {number} of {len(grid)}: {folder_name(overrides)}" if overrides else ""
-        print(f"Chapter {position} of {len(chapters())}: {chapter.name}, profile {values['profile']}{sweep}", flush=True)
+        print(
+            f"Chapter {position} of {len(chapters())}: {chapter.name}, profile {values['profile']}{sweep}", flush=True
+        )
         if overrides:
             print(f"Kept in {run_apart(chapter, values, folder_name(overrides)).relative_to(storage.root())}/")
         else:

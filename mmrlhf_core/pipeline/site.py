@@ -21,7 +21,8 @@ body { margin: 0; background: #f4f6f9; color: var(--ink); font: 16px/1.55 system
 main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.35rem; margin: 0 0 .2rem; }
 p { margin: .4rem 0; } a { color: var(--accent); } .soft { color: var(--soft); font-size: .92rem; }
-section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem; margin: 1.2rem 0; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem; }
+section { margin: 1.2rem 0; }
 .facts { display: flex; flex-wrap: wrap; gap: .4rem 1.6rem; margin: .8rem 0; } .facts b { display: block; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .93rem; margin: .7rem 0; }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -50,7 +51,8 @@ def headline_table(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Our number with its interval and world, and the paper's beside it."""
     if not rows:
         return
-    yield '<div class="wide"><table><tr><th>Here</th><th>Value (95 % interval)</th><th>Measured on</th><th>Paper</th></tr>'
+    names = ("Here", "Value (95 % interval)", "Measured on", "Paper")
+    yield '<div class="wide"><table><tr>' + "".join(f"<th>{name}</th>" for name in names) + "</tr>"
     for label, row in rows.items():
         value = f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})"
         cells = f"<td>{escape(label)}</td><td class='number'>{escape(value)}</td><td>{escape(row['world'])}</td>"
@@ -62,8 +64,8 @@ def figure(file: Path) -> str:
     """A figure with the caption stored inside the file."""
     with Image.open(file) as picture:
         caption = picture.info.get("Description", file.stem)
-    source = file.relative_to(storage.path("reports")).as_posix()
-    return f'<figure><img src="{escape(source)}" alt="{escape(caption)}" loading="lazy"><figcaption>{escape(caption)}</figcaption></figure>'
+    source, caption = escape(file.relative_to(storage.path("reports")).as_posix()), escape(caption)
+    return f'<figure><img src="{source}" alt="{caption}" loading="lazy"><figcaption>{caption}</figcaption></figure>'
 
 
 def section(chapter: Chapter, facts: dict[str, Any]) -> Iterator[str]:
@@ -71,7 +73,7 @@ def section(chapter: Chapter, facts: dict[str, Any]) -> Iterator[str]:
     head = heading(chapter)
     yield f'<section id="{escape(chapter.stage)}"><h2>{escape(head["title"])}</h2>'
     yield f'<p class="soft">Paper: {escape(head.get("Paper", ""))} · ran {facts["seconds"]:.0f} s · '
-    yield f'peak memory {facts["peak_memory_mib"]} MiB</p>'
+    yield f"peak memory {facts['peak_memory_mib']} MiB</p>"
     yield f'<p><a href="chapters/{escape(chapter.name)}.html">Read the executed chapter</a></p>'
     yield from headline_table(storage.read_json(f"reports/metrics/{chapter.stage}.json")["headline"])
     for file in sorted(storage.path(f"reports/figures/{chapter.stage}").glob("*.png")):
@@ -92,7 +94,7 @@ def front(runs: list[dict[str, Any]]) -> Iterator[str]:
         "Machine": "{system}, {cores} cores, {memory_gib} GiB, accelerators: {accelerators}".format(**last["hardware"]),
     }
     yield "<h1>MM-RLHF, reproduced chapter by chapter</h1>"
-    yield '<p class="soft">Numbers marked MiniWorld come from a small synthetic world and never stand for the paper\'s own.</p>'
+    yield '<p class="soft">Numbers marked MiniWorld come from a small synthetic world, never from the paper\'s.</p>'
     yield '<div class="facts">' + "".join(f"<span><b>{escape(k)}</b>{escape(str(v))}</span>" for k, v in shown.items())
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
     yield f'</div><p class="soft">{escape(versions)}</p>'
@@ -103,8 +105,9 @@ def page() -> str:
     done = [(c, storage.read_json(f"reports/runs/{c.stage}.json")) for c in chapters()]
     body = [*front([facts for _, facts in done]), *(line for c, facts in done for line in section(c, facts))]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    title = "<title>MM-RLHF compendium: results</title>"
-    return f'<!doctype html><html lang="en"><head>{head}{title}<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>\n'
+    head += f"<title>MM-RLHF compendium: results</title><style>{STYLE}</style>"
+    main = "".join(body)
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{main}</main></body></html>\n'
 
 
 def main() -> int:

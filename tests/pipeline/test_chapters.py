@@ -69,7 +69,7 @@ def test_a_stage_depends_on_its_clean_copy_its_params_and_the_library_it_imports
     library = [dep for dep in stage["deps"] if dep.startswith("mmrlhf_core/")]
     assert library == chapters.library_files(chapter), "python -m mmrlhf_core.pipeline.imports"
     assert f"data/notebooks/{chapter.file.name}" in stage["deps"]
-    sections = {"base"} | ({chapter.stage} & {f for f in params.Params.__dataclass_fields__})
+    sections = {"base"} | ({chapter.stage} & set(params.Params.__dataclass_fields__))
     assert set(stage["params"]) == sections
     assert stage["cmd"] == f"python -m mmrlhf_core.pipeline.run {chapter.stage}"
     for out in (f"reports/chapters/{chapter.name}.html", f"reports/runs/{chapter.stage}.json"):
@@ -80,7 +80,9 @@ def test_metrics_and_plots_are_in_git_and_the_rest_in_the_cache():
     for name, stage in STAGES.items():
         for kind in ("metrics", "plots"):
             assert all(next(iter(out.values())) == {"cache": False} for out in stage.get(kind, [])), name
-        assert all(isinstance(out, str) for out in stage["outs"]), f"{name}: cache: false on outs disables the run cache"
+        assert all(isinstance(out, str) for out in stage["outs"]), (
+            f"{name}: cache: false on outs disables the run cache"
+        )
 
 
 def test_a_notebook_run_and_saved_by_hand_has_the_same_clean_copy(project):
@@ -91,7 +93,10 @@ def test_a_notebook_run_and_saved_by_hand_has_the_same_clean_copy(project):
         cell.execution_count = number
         cell.outputs = [nbformat.v4.new_output("stream", text="3 ms")]
         cell.metadata.update({"collapsed": True, "execution": {"shell.execute_reply": "2026"}})
-    notebook.metadata = {"kernelspec": {"name": "other", "display_name": "x"}, "language_info": {"name": "python", "version": "3"}}
+    notebook.metadata = {
+        "kernelspec": {"name": "other", "display_name": "x"},
+        "language_info": {"name": "python", "version": "3"},
+    }
     nbformat.write(notebook, file)
     assert file.read_text() != before
     assert clean.cleaned(file) == before
@@ -122,7 +127,8 @@ def test_library_files_follow_imports_of_imports(project):
 
 def test_outputs_are_what_the_pipeline_makes_and_git_does_not_track(project):
     (project / "dvc.yaml").write_text(
-        "stages:\n  tiny:\n    outs: [data/tiny, models/m]\n    metrics:\n      - reports/metrics/tiny.json:\n          cache: false\n"
+        "stages:\n  tiny:\n    outs: [data/tiny, models/m]\n    metrics:\n"
+        "      - reports/metrics/tiny.json:\n          cache: false\n"
     )
     for name in ("data/tiny/x", "data/mine/precious", "reports/metrics/tiny.json", "logs/tiny/output.log"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +136,7 @@ def test_outputs_are_what_the_pipeline_makes_and_git_does_not_track(project):
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "add", "reports/metrics/tiny.json"], check=True)
     assert clean.main(["--outputs"]) == 0
-    left = {f"{top}/{name}" for top, name in (("data", "tiny"), ("data", "mine"), ("reports", "metrics")) if (project / top / name).exists()}
+    places = ("data/tiny", "data/mine", "reports/metrics")
+    left = {name for name in places if (project / name).exists()}
     assert left == {"data/mine", "reports/metrics"}
     assert not (project / "logs").exists()

@@ -57,7 +57,9 @@ def test_a_sweep_keeps_each_combination_apart_and_the_pipelines_outputs_untouche
     (project / "data/input").mkdir(parents=True)
     (project / "data/input/value.txt").write_text("7")
     reads = "from mmrlhf_core import storage\n"
-    reads += "storage.write_text('data/tiny/sum.txt', str(seed + int(storage.path('data/input/value.txt').read_text())))"
+    reads += (
+        "storage.write_text('data/tiny/sum.txt', str(seed + int(storage.path('data/input/value.txt').read_text())))"
+    )
     write_chapter(project, code=reads)
     assert run.main(["tiny", "--sweep", "seed=1,2", "-p", "threads=1"]) == 0
     sums = {f.parts[-4]: f.read_text() for f in project.glob("reports/sweeps/tiny/*/data/tiny/sum.txt")}
@@ -88,7 +90,11 @@ WRONG = {
     "missing chapter": (lambda p: None, ["tinny"], "no chapter 'tinny' in notebooks/. Did you mean 'tiny'?"),
     "unknown -p": (lambda p: None, ["tiny", "-p", "sed=3"], "unknown name 'sed'. Did you mean 'seed'?"),
     "-p of wrong type": (lambda p: None, ["tiny", "-p", "seed=x"], "base.seed: 'x' is str, not int"),
-    "-p out of range": (lambda p: None, ["tiny", "-p", "threads=0"], "base.threads: 0 is not allowed. Give a number from 1"),
+    "-p out of range": (
+        lambda p: None,
+        ["tiny", "-p", "threads=0"],
+        "base.threads: 0 is not allowed. Give a number from 1",
+    ),
     "unknown key": (lambda p: edit(p, "  seed:", "  sede:"), ["tiny"], "unknown name 'sede'. Did you mean 'seed'?"),
     "missing key": (lambda p: edit(p, "  threads: 2", "  # none"), ["tiny"], "'threads' is missing"),
     "wrong type": (lambda p: edit(p, "threads: 2", "threads: two"), ["tiny"], "base.threads: 'two' is str, not int"),

@@ -33,7 +33,9 @@ def test_the_page_shows_numbers_beside_the_papers_and_escapes_everything(project
     prepare()
     assert site.main() == 0
     text = (project / "reports/index.html").read_text()
-    assert "accuracy &lt;b&gt;</td><td class='number'>0.5 (0.25 to 0.75)</td><td>MiniWorld</td><td>0.85 (Table 4)" in text
+    assert (
+        "accuracy &lt;b&gt;</td><td class='number'>0.5 (0.25 to 0.75)</td><td>MiniWorld</td><td>0.85 (Table 4)" in text
+    )
     assert "1,200 (1,200 to 1,200)" in text
     assert "not reported" in text
     assert "&lt;i&gt;mini" in text
@@ -55,14 +57,18 @@ def test_figures_and_series_have_the_same_bytes_each_time(project):
     def written() -> tuple[bytes, bytes]:
         prepare()
         reporting.write_series("tiny", "line", pd.DataFrame({"x": [1, 2], "y": [1 / 3, 2e-9]}))
-        return (project / "reports/figures/tiny/line.png").read_bytes(), (project / "reports/plots/tiny/line.csv").read_bytes()
+        return (project / "reports/figures/tiny/line.png").read_bytes(), (
+            project / "reports/plots/tiny/line.csv"
+        ).read_bytes()
 
     assert written() == written()
     assert written()[1] == b"x,y\n1,0.333333\n2,2e-09\n"
 
 
 def test_a_chapters_page_has_its_equations_and_no_scripts():
-    text = r"A loss $-\log\sigma(\beta\delta)$, code `$HOME` and cost \$5 to \$6." + "\n\n$$\na_1 + b\n$$\n\n```\n$x$\n```"
+    text = (
+        r"A loss $-\log\sigma(\beta\delta)$, code `$HOME` and cost \$5 to \$6." + "\n\n$$\na_1 + b\n$$\n\n```\n$x$\n```"
+    )
     notebook = new_notebook(cells=[new_markdown_cell(text), new_code_cell("price = '$a$'")])
     html = page.to_html(notebook, "title <x>")
     assert html.count("<math") == 2
