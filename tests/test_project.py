@@ -30,7 +30,7 @@ def test_the_lock_holds_every_dependency_within_its_bounds(wanted):
 
 
 def test_the_packages_the_compendium_is_defined_by_are_dependencies():
-    assert NAMED <= {Requirement(r).name for r in PROJECT["dependencies"]}
+    assert {Requirement(r).name for r in PROJECT["dependencies"]} >= NAMED
 
 
 def test_the_conda_environment_installs_the_lock_and_the_project():
