@@ -26,7 +26,7 @@ from mmrlhf_core.miniworld.scenes import (
     vary,
 )
 
-NUMBERS = tuple(map(str, range(17)))
+NUMBERS = tuple(map(str, range(16)))
 TELLING = {*SIZES, *COLOURS, *KINDS, *MARKS, *SIGN_WORDS, *NUMBERS, NOTHING}
 TELLING |= {"top", "bottom", "left", "right", "say", "yes", "no", "read", "all"}
 _PLACES = {*CELLS, *BARS, *ROWS, *MOMENTS, *PLACES["pair"]}
@@ -46,15 +46,20 @@ def sentences(text: str) -> list[list[str]]:
 
 def read(text: str) -> tuple[Fact, ...]:
     """The claims of a text in order, each once; unfinished and empty ones are left out."""
-    claims: dict[Fact, None] = {}
+    claims: dict[tuple[str, ...], Fact] = {}
     for words in sentences(text):
         starts = [i for i in range(len(words)) if _place(words, i)]
         for start, end in pairwise([*starts, len(words)]):
             place = _place(words, start)
-            phrase = words[start + 1 + len(place.split()) : end]
-            if TELLING.intersection(phrase):
-                claims[Fact(place, " ".join(phrase))] = None
-    return tuple(claims)
+            fact = Fact(place, " ".join(words[start + 1 + len(place.split()) : end]))
+            if telling(fact.thing):
+                claims.setdefault((place, *telling(fact.thing)), fact)
+    return tuple(claims.values())
+
+
+def telling(phrase: str) -> list[str]:
+    """The words of a phrase that say something about a picture."""
+    return [word for word in phrase.split() if word in TELLING]
 
 
 def _place(words: list[str], i: int) -> str:
@@ -66,8 +71,7 @@ def _place(words: list[str], i: int) -> str:
 
 def holds(claim: Fact, scene: Scene) -> bool:
     """Whether all that the claim says is there: it may say less than the truth, a number only whole."""
-    said = [word for word in claim.thing.split() if word in TELLING]
-    true = scene.at(claim.place).split()
+    said, true = telling(claim.thing), telling(scene.at(claim.place))
     digits = [word for word in said if word.isdigit()]
     return set(said) <= set(true) and (not digits or digits == [word for word in true if word.isdigit()])
 

@@ -120,5 +120,5 @@ def _twin(image: Image.Image, how: str, rng: Random) -> Image.Image:
         return Image.open(file).convert("RGB")
     pixels = np.asarray(image).astype(np.int16)
     dice = np.random.default_rng(rng.getrandbits(64))
-    change = dice.integers(-16, 17, pixels.shape) if how == "noise" else dice.integers(-20, 21, 3)
+    change = dice.integers(-16, 17, pixels.shape) if how == "noise" else dice.integers(-12, 13, 3)
     return Image.fromarray(np.clip(pixels + change, 0, 255).astype(np.uint8))

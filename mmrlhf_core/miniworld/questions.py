@@ -162,7 +162,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 _TEMPLATES = """
-. ? : , at a the of is it so i must decline answer check right wrong missing said or nothing bar word number text
+. ? : , at a the of is it so i must decline answer check right wrong missing or nothing bar word number text
 describe tell me about picture pictures clip sign what colour shape shapes there how many are tall which taller
 tallest plus read aloud here my private question do foot says this way does move first last where changed same in both
 one two"""
