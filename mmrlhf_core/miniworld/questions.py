@@ -59,15 +59,15 @@ class Question:
     id: str
     scene: Scene
     task: str
-    category: str
-    dimension: str
+    category: str  # class of the paper: long, short, mcq, safety or video; blank for checks of claims
+    dimension: str  # one of DIMENSIONS; blank for checks of claims
     prompt: str
-    answer: str
-    key: str
-    domain: tuple[str, ...]
-    options: tuple[str, ...]
-    evidence: tuple[str, ...]
-    decline: bool
+    answer: str  # the full answer: what is there, then the conclusion
+    key: str  # the conclusion alone; blank for descriptions
+    domain: tuple[str, ...]  # conclusions one could think of
+    options: tuple[str, ...]  # the lettered ones
+    evidence: tuple[str, ...]  # places a full answer speaks of
+    decline: bool  # whether the full answer is to decline
 
     @property
     def facts(self) -> tuple[Fact, ...]:
@@ -105,7 +105,8 @@ def ask(scene: Scene, task: str, form: str = "open") -> Question:
     draft, options = write(scene, rng), ()
     if form == "mcq":
         others = [word for word in draft.domain if word != draft.key]
-        options = tuple(rng.sample([draft.key, *(chosen := rng.sample(others, min(3, len(others))))], len(chosen) + 1))
+        chosen = [draft.key, *rng.sample(others, min(3, len(others)))]
+        options = tuple(rng.sample(chosen, len(chosen)))
     prompt = f"{draft.prompt} {listed(options)}".strip()
     facts = [Fact(place, scene.at(place)) for place in draft.evidence]
     answer = compose(scene.family, facts, draft.key, options, draft.decline)
@@ -116,8 +117,10 @@ def ask(scene: Scene, task: str, form: str = "open") -> Question:
 
 def question(name: str) -> Question:
     """The question with this id, made again; what follows a `~` (a planted near-duplicate) is not looked at."""
-    family, seed, task, form = name.partition("~")[0].split("-")
-    return ask(draw(int(seed), family), task, form)
+    match name.partition("~")[0].split("-"):
+        case [family, seed, task, form] if seed.isdecimal():
+            return ask(draw(int(seed), family), task, form)
+    raise ValueError(f"No question {name!r}. Ids look like shapes-17-count-open: family, seed, task, form.")
 
 
 def compose(family: str, facts: list[Fact], key: str, options: tuple[str, ...] = (), decline: bool = False) -> str:
@@ -156,9 +159,9 @@ def lookup(claim: Fact, scene: Scene) -> str:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of every prompt, answer and critique, in a fixed order."""
-    groups = (SIZES, COLOURS, KINDS, CELLS, BARS, ROWS, MOMENTS, QUARTERS, MARKS, SIGN_WORDS, ORDERS, claims.NUMBERS)
-    texts = [*LETTERS, *YES_NO, *DIRECTIONS.values(), *CHANGES, *OPENING.values(), _TEMPLATES]
-    return tuple(sorted({word for text in (*texts, *(t for group in groups for t in group)) for word in text.split()}))
+    seen = SIZES + COLOURS + KINDS + CELLS + BARS + ROWS + MOMENTS + QUARTERS + MARKS + SIGN_WORDS + ORDERS
+    said = claims.NUMBERS + LETTERS + YES_NO + CHANGES + (*DIRECTIONS.values(), *OPENING.values(), _TEMPLATES)
+    return tuple(sorted({word for text in seen + said for word in text.split()}))
 
 
 _TEMPLATES = """

@@ -135,6 +135,9 @@ def test_checks_are_balanced_and_true() -> None:
 def test_what_is_not_allowed_is_said() -> None:
     with pytest.raises(ValueError, match="No mcq task 'describe'"):
         ask(SHAPES, "describe", "mcq")
+    for name in ("", "shapes-17-count", "shapes-x-count-open", "shapes-1-verify-0-3"):
+        with pytest.raises(ValueError, match="Ids look like"):
+            questions.question(name)
     with pytest.raises(ValueError, match="Forms: open, mcq"):
         ask(SHAPES, "describe", "essay")
     with pytest.raises(ValueError, match="No open task 'number'"):
