@@ -88,8 +88,9 @@ def _query(name: str) -> Query:
 
 def pictures(name: str) -> list[Image.Image]:
     """The pictures of a query by its id, near-duplicates changed as their id says."""
-    twin, images = name.partition("~")[2], render(question(name).scene)
-    return [_twin(image, twin, Random(f"twin {name}")) for image in images] if twin else images
+    scene, twin = question(name).scene, name.partition("~")[2]
+    look = f"twin {scene.family} {scene.seed} {twin}"
+    return [_twin(image, twin, Random(look)) if twin else image for image in render(scene)]
 
 
 def write_pictures(queries: Iterable[Query], folder: str | Path) -> None:

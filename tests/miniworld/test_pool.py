@@ -71,6 +71,11 @@ def test_near_duplicates_are_not_the_same_but_nearest_to_their_original(twin: st
         assert pool.pictures(name)[0].tobytes() != pool.pictures(f"{name}~{twin}")[0].tobytes()
 
 
+def test_two_questions_about_one_near_duplicate_share_its_picture() -> None:
+    one, other = (pool.pictures(f"shapes-{scenes.POOL[0]}-{task}-open~noise")[0] for task in ("describe", "colour"))
+    assert one.tobytes() == other.tobytes()
+
+
 def test_pictures_are_written_whole_and_the_same(tmp_path: Path) -> None:
     rows = ROWS[:40]
     pool.write_pictures(rows, tmp_path / "one")
