@@ -36,11 +36,16 @@ def draw_pool(
 ) -> list[Query]:
     """`n` queries in random order, none about a scene whose hash is in `seen`.
 
-    A share `twins` (at most a half) are near-duplicates of another query, a share `shared` ask something else about the
+    A share `twins` are near-duplicates of another query, a share `shared` ask something else about the
     picture of another query; the others draw their class from `mix`, each about a scene of its own.
     """
     if not 0 <= seed < len(POOL) // SPAN:
         raise ValueError(f"No pool {seed}. Give a seed from 0 to {len(POOL) // SPAN - 1}.")
+    if not set(mix) <= set(MIX) or twins < 0 or shared < 0 or twins + shared > 0.6:
+        raise ValueError(
+            f"mix {dict(mix)}, twins {twins}, shared {shared}: give classes of {', '.join(MIX)}, and shares that leave "
+            "two fifths of the queries to pictures of their own."
+        )
     rng, taken = Random(f"pool {seed}"), set(seen)
     seeds = iter(POOL[seed * SPAN : (seed + 1) * SPAN])
     n_twins, n_shared = int(n * twins), int(n * shared)

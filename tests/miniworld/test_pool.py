@@ -90,3 +90,6 @@ def test_pictures_are_written_whole_and_the_same(tmp_path: Path) -> None:
 def test_a_pool_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="0 to 99"):
         pool.draw_pool(100, 10)
+    for wrong in ({"mix": {"longer": 1.0}}, {"twins": 0.5, "shared": 0.2}, {"twins": -0.1}):
+        with pytest.raises(ValueError, match="give classes of long, short"):
+            pool.draw_pool(0, 10, **wrong)
