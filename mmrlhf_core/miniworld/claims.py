@@ -4,6 +4,7 @@ The grammar is `at <place> <thing>`; sentences end at `.`, `:`, `?` or before `s
 nothing about a picture are skipped, so `at b3 there is a red circle` is the claim `at b3 a red circle`.
 """
 
+import re
 from itertools import pairwise
 from random import Random
 
@@ -30,28 +31,34 @@ NUMBERS = tuple(map(str, range(16)))
 TELLING = {*SIZES, *COLOURS, *KINDS, *MARKS, *SIGN_WORDS, *NUMBERS, NOTHING}
 TELLING |= {"top", "bottom", "left", "right", "say", "yes", "no", "read", "all"}
 _PLACES = {*CELLS, *BARS, *ROWS, *MOMENTS, *PLACES["pair"]}
+_WORD = re.compile(r"\( ?[a-d] ?\)|\w+|[^\w\s]")
 _ENDS = {".", ":", "?", "!"}
+
+
+def words(text: str) -> list[str]:
+    """Words and marks of a text in lower case; `(b)` is one word, however it is spaced."""
+    return [word.replace(" ", "") for word in _WORD.findall(text.lower())]
 
 
 def sentences(text: str) -> list[list[str]]:
     """The words of each sentence; `so` opens a new one."""
     found: list[list[str]] = [[]]
-    for word in text.split():
+    for word in words(text):
         if word in _ENDS or word == "so":
             found.append([])
         else:
             found[-1].append(word)
-    return [words for words in found if words]
+    return [sentence for sentence in found if sentence]
 
 
 def read(text: str) -> tuple[Fact, ...]:
     """The claims of a text in order, each once; unfinished and empty ones are left out."""
     claims: dict[tuple[str, ...], Fact] = {}
-    for words in sentences(text):
-        starts = [i for i in range(len(words)) if _place(words, i)]
-        for start, end in pairwise([*starts, len(words)]):
-            place = _place(words, start)
-            fact = Fact(place, " ".join(words[start + 1 + len(place.split()) : end]))
+    for sentence in sentences(text):
+        starts = [i for i in range(len(sentence)) if _place(sentence, i)]
+        for start, end in pairwise([*starts, len(sentence)]):
+            place = _place(sentence, start)
+            fact = Fact(place, " ".join(sentence[start + 1 + len(place.split()) : end]))
             if telling(fact.thing):
                 claims.setdefault((place, *telling(fact.thing)), fact)
     return tuple(claims.values())
@@ -62,11 +69,11 @@ def telling(phrase: str) -> list[str]:
     return [word for word in phrase.split() if word in TELLING]
 
 
-def _place(words: list[str], i: int) -> str:
+def _place(sentence: list[str], i: int) -> str:
     """The place named after an `at` in position `i`, or ''; `at top left` is no place but where a shape is."""
-    if words[i] != "at" or " ".join(words[i + 1 : i + 3]) in QUARTERS:
+    if sentence[i] != "at" or " ".join(sentence[i + 1 : i + 3]) in QUARTERS:
         return ""
-    return next((name for n in (2, 1) if (name := " ".join(words[i + 1 : i + 1 + n])) in _PLACES), "")
+    return next((name for n in (2, 1) if (name := " ".join(sentence[i + 1 : i + 1 + n])) in _PLACES), "")
 
 
 def holds(claim: Fact, scene: Scene) -> bool:

@@ -107,7 +107,7 @@ def check(response: str, question: Question) -> Verdict:
     """Hold a response against the scene of its question. Any text is allowed."""
     scene, said = question.scene, claims.read(response)
     checked = tuple(Claim(c.place, c.thing, scene.at(c.place), claims.holds(c, scene)) for c in said)
-    declined = "decline" in response.split()
+    declined = "decline" in claims.words(response)
     ends = _conclusions(response, question, declined) if question.key else []
     told = bool(ends) or any(_SECRET.intersection(claim.thing.split()) for claim in said)
     return Verdict(
@@ -170,8 +170,7 @@ def _due(question: Question) -> str:
 
 def verdicts(text: str) -> tuple[str, ...]:
     """The `right` and `wrong` of a critique or of a checked list of claims, in order."""
-    words = text.split()
-    return tuple(word for colon, word in pairwise(words) if colon == ":" and word in ("right", "wrong"))
+    return tuple(word for colon, word in pairwise(claims.words(text)) if colon == ":" and word in ("right", "wrong"))
 
 
 def corruptions(question: Question) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ def test_repetition_changes_nothing(question: questions.Question, text: str) -> 
         ("", (1, 1, 5)),
         ("at at at . : ? a1", (1, 1, 5)),
         ("so i must decline .", (1, 5, 5)),
+        ("At A1, a LARGE red circle.\nAt c2: nothing", (3, 5, 5)),  # ends at the colon
+        ("At A1 a LARGE red circle; at c2 a small blue square!", (5, 5, 5)),
     ],
 )
 def test_descriptions(response: str, expected: tuple[int, int, int]) -> None:
@@ -121,6 +123,7 @@ def test_conclusions() -> None:
     assert scores(f"{seen}so the answer is red .", one) == (5, 5, 5)  # text instead of letter
     assert scores(f"{seen}so the answer is {letter['red']} .", one) == (5, 5, 5)  # letter instead of text
     assert scores(f"{seen}{letter['red']}", one) == (5, 5, 5)
+    assert scores(f"{seen}so the answer is red {' '.join(letter['red'])} .", one) == (5, 5, 5)  # `( b )`
     assert scores("red", one) == scores(letter["red"], one) == (4, 5, 5)  # right, without evidence
     assert scores(f"{seen}so the answer is {other} {letter[other]} .", one) == (2, 5, 5)
     assert scores(f"{seen}so the answer is red {letter[other]} .", one) == (2, 5, 5)  # text and letter disagree
