@@ -55,6 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "empty.png": b"",
         "cut.png": picture(size=(64, 64))[:90],
         "cut.jpg": picture("blue", "JPEG", (64, 64))[:-200],
+        "header.png": picture()[:11] + b"\0" + picture()[12:],
+        "chunk.png": picture()[:36] + b"\0" + picture()[37:],
         "tiff.png": picture("blue", "TIFF"),
         "bomb.png": promising(10_000, 10_000),
         "worse.png": promising(60_000, 60_000),
@@ -107,6 +109,8 @@ BAD = {
     "empty file": (talk("hi", "ho", image="empty.png"), "unreadable picture"),
     "truncated PNG": (talk("hi", "ho", image="cut.png"), "unreadable picture"),
     "truncated JPEG": (talk("hi", "ho", image="cut.jpg"), "unreadable picture"),
+    "chunk of wrong length": (talk("hi", "ho", image="header.png"), "unreadable picture"),
+    "chunk of no name": (talk("hi", "ho", image="chunk.png"), "unreadable picture"),
     "format outside the list": (talk("hi", "ho", image="tiff.png"), "unreadable picture"),
     "100 megapixels": (talk("hi", "ho", image="bomb.png"), "picture too large: 'bomb.png' is 10000 x 10000"),
     "3,600 megapixels": (talk("hi", "ho", image="worse.png"), "picture too large"),
@@ -142,6 +146,10 @@ BAD = {
     "nothing but a mark": (talk("<image>\n", "ho", image="red.png"), "empty prompt"),
     "empty second prompt": (talk("hi", "ho", " ", "ho", image="red.png"), "empty prompt: turn 2"),
     "two marks, one picture": (talk("<image> or <image> ?", "ho", image="red.png"), "marks do not fit: 2 marks for 1"),
+    "one mark, two pictures": (
+        talk("<image> ?", "ho", image=["red.png", "blue.jpg"]),
+        "marks do not fit: 1 marks for 2",
+    ),
     "question before its picture": (
         talk("hi", "ho", "<image> ?", "ho", image="red.png"),
         "question before its picture",
@@ -288,6 +296,8 @@ def test_queries_that_share_a_picture_share_a_group(folder):
     assert len(set(groups[:4])) == 1
     assert groups[4] != groups[0]
     assert all(len(group) == 16 for group in groups)
+    clips = [talk("hi", "ho", video=["clip/frame1.png", f"clip/frame{number}.png"]) for number in (2, 10)]
+    assert len({query.group for query in read(folder, [line(row) for row in clips]).queries}) == 2
     apart = read(folder, [line(talk("hi", "ho", image=lists[number])) for number in (0, 2, 4)])
     assert len({query.group for query in apart.queries}) == 3
 
@@ -443,17 +453,15 @@ def test_a_pool_is_found_locally_or_in_the_hub_cache_or_named(tmp_path, monkeypa
 
 
 def test_work_is_done_in_order_with_few_items_in_flight():
-    begun, given = [], []
+    drawn, given = [], []
 
     def work(number: int) -> int:
-        begun.append(number)
         time.sleep(0.002 * (number % 3))
         return number
 
-    ahead = 2 * sources.AHEAD
-    for number in sources._in_order(work, range(200), 2):
+    for number in sources._in_order(work, (drawn.append(number) or number for number in range(200)), 2):
         given.append(number)
-        assert len(begun) - len(given) <= ahead + 1
+        assert len(drawn) - len(given) <= 2 * sources.AHEAD
     assert given == list(range(200))
 
 
