@@ -63,13 +63,21 @@ def _row(row: Any) -> dict[str, Any]:
         if type(row.get(key, "")) is not str:
             raise BadRow(f"wrong type: {key} is {type(row[key]).__name__}")
     for key in (*_TEXTS, *_REASONS):
-        if any("\ud800" <= letter <= "\udfff" for letter in row.get(key, "")):
+        if not _is_text(row.get(key, "")):
             raise BadRow(f"not text: {key} holds half of a Unicode pair")
     if row["chosen"] == row["rejected"]:
         raise BadRow("no preference: chosen and rejected are the same text")
     if _SHARED.search(row["id"]):
         raise BadRow(f"reserved id: {row['id']!r} ends like the name of a second query")
     return row | {"media": _media(row)}
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _media(row: dict[str, Any]) -> tuple[str, ...]:

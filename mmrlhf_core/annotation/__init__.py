@@ -1,0 +1,1 @@
+"""From judgements to pairs: agreement, biases, strengths, views, and forms for people to fill in."""
