@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import threading
 import time
 import warnings
@@ -436,6 +437,8 @@ def test_a_pool_is_found_locally_or_in_the_hub_cache_or_named(tmp_path, monkeypa
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "data/mine").mkdir(parents=True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
     snapshot = tmp_path / "hub/datasets--some--pool/snapshots/0123456789abcdef"
     snapshot.mkdir(parents=True)
     (snapshot.parent.parent / "refs").mkdir()
@@ -499,7 +502,7 @@ generated = (
 raw = st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"") + b"\n").filter(bytes.strip)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(generated | raw, max_size=6), st.sampled_from(sorted(sources.LAYOUTS)), st.randoms())
 def test_every_row_is_queries_or_a_repeat_or_one_reject_and_rows_do_not_touch_each_other(folder, lines, layout, random):
     lines.insert(random.randrange(len(lines) + 1), GOOD[0] if layout == "conversations" else line(PREFERENCE))
@@ -558,6 +561,12 @@ def test_large_files_do_not_sit_in_memory(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(json.JSONDecoder, "raw_decode", watched)
     assert sum(1 for _ in rows.read(tmp_path / "rows.json")) == 5000
     assert max(seen) < 3 * 4096 < (tmp_path / "rows.json").stat().st_size
+    monkeypatch.setattr(rows, "MAX_ROW", 10_000)
+    (tmp_path / "rows.json").write_bytes(b'["' + b"x" * 100_000 + b'"]')
+    seen.clear()
+    with pytest.raises(SourceError, match="breaks off in row 1"):
+        list(rows.read(tmp_path / "rows.json"))
+    assert max(seen) < 20_000
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real sample rows are not at hand")
