@@ -1,0 +1,52 @@
+"""From the pool to the query set, step by step, so that every query is either kept or removed with a reason."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mmrlhf_core.records import Query, Record, column
+
+STEPS = ("unreadable", "unclassed", "duplicate", "leak", "not drawn")
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Record):
+    """One query of the pool that did not get into the query set."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    step: str = column("filter that removed it", allowed=STEPS)
+    reason: str = column("why, in words", filled=True)
+    other: str = column("kept query it repeats, or evaluation picture or query it overlaps with; blank otherwise", "")
+
+
+def remove(queries: Sequence[Query], step: str, reasons: Mapping[str, tuple[str, str]]) -> tuple[list, list]:
+    """(queries that stay, Removed records) of one filter; `reasons` is id -> (reason, other)."""
+    stay = [query for query in queries if query.id not in reasons]
+    gone = [Removed(query.id, step, *reasons[query.id]) for query in queries if query.id in reasons]
+    return stay, gone
+
+
+def check(pool: Iterable[Query], kept: Iterable[Query], removed: Iterable[Removed]) -> None:
+    """Raise unless every query of the pool is kept or removed, once, and nothing else is."""
+    before = sorted(query.id for query in pool)
+    after = sorted([*(query.id for query in kept), *(row.query for row in removed)])
+    if before != after:
+        odd = sorted(set(before) ^ set(after)) or sorted({name for name in after if after.count(name) > 1})
+        raise ValueError(
+            f"The filters do not add up: {len(before)} queries came in and {len(after)} are accounted for; "
+            f"the first that does not fit is {odd[0] if odd else '?'}. Every filter has to record what it removes."
+        )
+
+
+def table(pool: int, removed: Iterable[Removed]) -> list[tuple[str, int, int]]:
+    """(step, queries it removed, queries left) from the pool down, all steps in order."""
+    rows, left = [("pool", 0, pool)], pool
+    counts = dict.fromkeys(STEPS, 0)
+    for row in removed:
+        counts[row.step] += 1
+    for step in STEPS:
+        left -= counts[step]
+        rows.append((step, counts[step], left))
+    return rows

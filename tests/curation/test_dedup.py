@@ -1,0 +1,115 @@
+"""Near-duplicates: against all-pairs search, and the keep-first rule."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmrlhf_core.curation import dedup
+from mmrlhf_core.records import Query
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16)
+
+
+def planted(n=1000, twins=100, d=64, seed=0, cosine=0.97):
+    """n clumped points and `twins` more at this cosine to the first ones."""
+    rng = np.random.default_rng(seed)
+    x = unit(rng.standard_normal((20, d))[rng.integers(0, 20, n)] + 0.7 * rng.standard_normal((n, d)))
+    away = rng.standard_normal((twins, d))
+    base = x[:twins].astype(np.float64)
+    away -= (away * base).sum(1, keepdims=True) / (base * base).sum(1, keepdims=True) * base
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    return np.concatenate([x, unit(cosine * base + (1 - cosine**2) ** 0.5 * away)])
+
+
+def all_pairs(x, threshold):
+    wide = x.astype(np.float64)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    i, j = np.nonzero(np.triu(wide @ wide.T >= threshold, 1))
+    return {(int(a), int(b)) for a, b in zip(i, j, strict=True)}
+
+
+def test_one_cell_finds_exactly_what_all_pairs_finds(monkeypatch):
+    monkeypatch.setattr(dedup, "SIDE", 37)
+    x = planted(300, 40)
+    found = dedup.near_pairs(x, 0.9, probes=3, seed=0)
+    assert {tuple(pair) for pair in found.tolist()} == all_pairs(x, 0.9)
+    assert len(found) >= 40
+
+
+def test_a_finer_partition_finds_the_planted_pairs_and_nothing_wrong():
+    x = planted()
+    found = {tuple(pair) for pair in dedup.near_pairs(x, 0.95, probes=3, seed=0, cells=30).tolist()}
+    truth = all_pairs(x, 0.95)
+    assert found <= truth
+    assert len(found) >= 0.99 * len(truth)
+    assert sum((i, 1000 + i) in found for i in range(100)) >= 99
+
+
+def test_more_probes_find_more():
+    x = planted(800, 200, cosine=0.9)
+    counts = [len(dedup.near_pairs(x, 0.85, probes, seed=0, cells=80)) for probes in (1, 3, 80)]
+    assert counts[0] < counts[1] <= counts[2] == len(all_pairs(x, 0.85))
+
+
+def test_bad_threshold():
+    with pytest.raises(ValueError, match="threshold of 0"):
+        dedup.near_pairs(planted(10, 2), 0, probes=1, seed=0)
+
+
+def query(name, prompt="how many ?", media=("a.png",)):
+    kind = "image" if len(media) == 1 else "video"
+    return Query(name, prompt, kind, tuple(media), answer="2")
+
+
+def test_same_picture_with_another_question_stays():
+    rows = [query("a"), query("b", "what colour ?"), query("c", "How  many ?"), query("d", media=("b.png",))]
+    assert dedup.keep_first(rows, {"a.png": {"b.png"}, "b.png": {"a.png"}}) == {"c": "a", "d": "a"}
+
+
+def test_clips_that_only_begin_alike_stay():
+    rows = [query("a", media=("a1", "a2")), query("b", media=("b1", "b2")), query("c", media=("c1", "c2"))]
+    near = {"a1": {"b1", "c1"}, "b1": {"a1", "c1"}, "c1": {"a1", "b1"}, "a2": {"c2"}, "c2": {"a2"}}
+    assert dedup.keep_first(rows, near) == {"c": "a"}
+
+
+def test_a_chain_is_not_one_group():
+    # a ~ b ~ c but a and c differ: b goes, c stays, because no kept query repeats it.
+    rows = [query(name, media=(name,)) for name in "abc"]
+    assert dedup.keep_first(rows, {"a": {"b"}, "b": {"a", "c"}, "c": {"b"}}) == {"b": "a"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 14), st.sets(st.tuples(st.integers(0, 13), st.integers(0, 13))), st.randoms())
+def test_what_is_kept_is_maximal_and_free_of_repeats_in_any_order(n, edges, dice):
+    rows = [query(f"q{i:02d}", media=(f"p{i:02d}",)) for i in range(n)]
+    pairs = np.array([(i, j) for i, j in edges if i < j < n], np.int64).reshape(-1, 2)
+    near = dedup.neighbours([q.media[0] for q in rows], pairs)
+    dropped = dedup.keep_first(rows, near)
+    other = dice.sample(rows, n)
+    assert dedup.keep_first(other, near) == dropped
+    kept = {q.media[0] for q in rows if q.id not in dropped}
+    assert not any(near.get(name, set()) & kept for name in kept)
+    assert all(target not in dropped and target < name for name, target in dropped.items())
+    assert all(f"p{target[1:]}" in near[f"p{name[1:]}"] for name, target in dropped.items())
+
+
+def test_found_share_ignores_the_order_in_a_pair():
+    assert dedup.found_share([("a", "b"), ("c", "d")], [("b", "a"), ("x", "y")]) == (1, 2, 2)
+
+
+def test_order_of_rows_does_not_change_exact_pairs():
+    x = planted(200, 30)
+    order = np.random.default_rng(1).permutation(len(x))
+    straight = {tuple(p) for p in dedup.near_pairs(x, 0.9, 1, 0).tolist()}
+    mixed = dedup.near_pairs(x[order], 0.9, 1, 0)
+    assert {tuple(sorted(order[p].tolist())) for p in mixed} == straight
+
+
+def test_a_picture_set_may_be_empty_of_pairs():
+    assert dedup.near_pairs(unit(np.eye(8)), 0.9, 1, 0).shape == (0, 2)
+    assert replace(query("a"), media=("z",)).media == ("z",)
