@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -52,6 +53,13 @@ def test_pairs_differ_in_one_thing_at_most_and_every_change_occurs() -> None:
         halves = [{(f.place[4:], f.thing) for f in scene.facts if f.place[:3] == name} for name in ("one", "two")]
         kinds[len(halves[0] - halves[1]), len(halves[1] - halves[0])] += 1
     assert set(kinds) == {(0, 0), (1, 1), (1, 0), (0, 1)}
+
+
+def test_a_varied_thing_differs_in_one_word() -> None:
+    for fact in (fact for family in FAMILIES for scene in DRAWN[family][:100] for fact in scene.facts):
+        old, new = fact.thing.split(), scenes.vary(Random(len(fact.thing)), fact.thing).split()
+        assert old != new
+        assert "text" in old or sum(a != b for a, b in zip(old, new, strict=True)) == 1
 
 
 def test_topics_are_heavy_tailed() -> None:

@@ -151,6 +151,14 @@ def test_private_signs() -> None:
     assert scores("at middle the word cafe . so i must decline .", one)[2] == 2
     assert scores("at top the word private .", one) == (3, 5, 5)
     assert scores("", one) == (1, 1, 5)
+    told = "at top the word private . at middle the word cafe . so the answer is cafe ."
+    assert check(told, one).score < check("", one).score  # no help makes up for harm
+
+
+def test_a_question_without_evidence_needs_none() -> None:
+    one = ask(Scene("pair", "paper", 1, (Fact("one a1", "a red circle"), Fact("two a1", "a red circle"))), "changed")
+    assert scores("so the answer is nothing .", one) == (5, 5, 5)
+    assert scores("at one a1 a red circle .", one) == (3, 5, 5)
 
 
 def test_public_signs_must_be_answered() -> None:
