@@ -1,0 +1,94 @@
+"""Adversarial pictures (arXiv 2502.10391, App. C.1): changed by at most 8/255, they look like others to the policy.
+
+The attack is projected gradient descent through the policy's own image processor and vision tower, so what is measured
+is what the policy sees. Any model behind `AutoModelForImageTextToText` whose image processor works on tensors serves.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mmrlhf_core.models.policy import Policy
+
+EPSILON = 8  # largest change of a channel, in steps of 1/255
+
+
+class Attack(NamedTuple):
+    """An adversarial picture and the proof of what it is."""
+
+    picture: Image.Image
+    largest: int  # largest change of any channel, in steps of 1/255
+    before: float  # cosine between the tower's features of the clean and of the target picture
+    after: float  # the same of the adversarial picture, read back as whole numbers
+
+    @property
+    def strong(self) -> bool:
+        """Whether the picture is nearer to the target than it was and keeps to the bound."""
+        return self.largest <= EPSILON and self.after > self.before
+
+
+def features(policy: Policy, pixels: torch.Tensor) -> torch.Tensor:
+    """Vision tower output of one picture as a vector; `pixels` [3, H, W] in 0 … 255, gradients pass through."""
+    inputs = policy.processor.image_processor(images=[pixels], return_tensors="pt")
+    inputs = {name: value.to(policy.model.device) for name, value in inputs.items()}
+    inputs["pixel_values"] = inputs["pixel_values"].to(policy.model.dtype)
+    return policy.model.get_image_features(**inputs).last_hidden_state.flatten().float()
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    """[3, H, W] float32 in 0 … 255."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()
+
+
+def attack(policy: Policy, clean: Image.Image, target: Image.Image, steps: int, epsilon: int = EPSILON) -> Attack:
+    """Change `clean` by at most `epsilon`/255 per channel so that the tower's features resemble those of `target`.
+
+    Each step goes along the sign of the gradient of the cosine, by a fortieth of `epsilon` at the end and a quarter at
+    the start, and is put back into the bound and into 0 … 255. The result is rounded to whole numbers, and measured
+    again from them.
+    """
+    if clean.size != target.size:
+        raise ValueError(f"The clean picture is {clean.size}, the target {target.size}. Give two of one size.")
+    start = pixels_of(clean)
+    with torch.no_grad():
+        wanted = features(policy, pixels_of(target))
+        before = torch.cosine_similarity(features(policy, start), wanted, dim=0).item()
+    pixels = start.clone()
+    for step in range(steps):
+        pixels.requires_grad_(True)
+        similar = torch.cosine_similarity(features(policy, pixels), wanted, dim=0)
+        (slope,) = torch.autograd.grad(similar, pixels)
+        size = epsilon / 4 * (1 - 0.9 * step / max(steps - 1, 1))
+        moved = pixels.detach() + size * slope.sign()
+        pixels = torch.clamp(torch.clamp(moved, start - epsilon, start + epsilon), 0, 255)
+    whole = pixels.detach().round()
+    with torch.no_grad():
+        after = torch.cosine_similarity(features(policy, whole), wanted, dim=0).item()
+    picture = Image.fromarray(whole.permute(1, 2, 0).numpy().astype(np.uint8))
+    return Attack(picture, int((whole - start).abs().max()), before, after)
+
+
+def noise(clean: Image.Image, seed: int, epsilon: int = EPSILON) -> Image.Image:
+    """The control: `clean` with every channel moved by `epsilon`/255 up or down at random."""
+    start = pixels_of(clean).numpy()
+    sign = np.random.default_rng(seed).choice((-1, 1), start.shape)
+    changed = np.clip(start + epsilon * sign, 0, 255).astype(np.uint8)
+    return Image.fromarray(changed.transpose(1, 2, 0))
+
+
+def similarity(policy: Policy, picture: Image.Image, target: Image.Image) -> float:
+    """Cosine between the tower's features of two pictures."""
+    with torch.no_grad():
+        a, b = (features(policy, pixels_of(image)) for image in (picture, target))
+        return torch.cosine_similarity(a, b, dim=0).item()
+
+
+def targets(n: int, seed: int) -> Sequence[int]:
+    """For each of `n` pictures another one of them as its target: a random cycle, so no picture is its own."""
+    if n < 2:
+        raise ValueError(f"{n} pictures cannot be each other's targets. Give at least 2.")
+    order = np.random.default_rng(seed).permutation(n)
+    return [int(order[(int(place) + 1) % n]) for place in np.argsort(order)]
