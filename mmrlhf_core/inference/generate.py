@@ -1,0 +1,144 @@
+"""Sampling from a policy: one prefill per prompt, its cache repeated for n answers, one random stream per answer.
+
+An answer depends on its prompt, its name and the seed, never on what else is in the batch.
+Shapes: B prompts of a batch, n answers each, N = B * n rows, T prompt tokens, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import transformers as hf
+from tqdm.auto import tqdm
+
+from mmrlhf_core.models import prompts
+from mmrlhf_core.models.policy import Policy, rotary_axes
+from mmrlhf_core.models.prompts import Prompt
+
+
+def stream(seed: int, name: str, sample: int, length: int) -> np.ndarray:
+    """`length` uniform numbers in [0, 1) for answer `sample` to the prompt called `name`."""
+    digest = hashlib.sha256(f"{seed}/{name}/{sample}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big")).random(length)
+
+
+def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep the smallest set of most probable tokens whose mass reaches `top_p`; [N, V] to [N, V], rows sum to 1."""
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    kept = torch.where(ordered.cumsum(-1) - ordered < top_p, ordered, 0.0)
+    kept = torch.zeros_like(probabilities).scatter(-1, order, kept)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def choose(logits: torch.Tensor, temperature: float, top_p: float, uniform: torch.Tensor) -> torch.Tensor:
+    """Next token of each row, [N, V] and uniform [N] to [N]: the argmax at temperature 0, else the inverse CDF."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits.double() / temperature).softmax(-1)
+    if top_p < 1:
+        probabilities = nucleus(probabilities, top_p)
+    mass = probabilities.cumsum(-1)
+    return torch.searchsorted(mass, (uniform.to(mass) * mass[:, -1])[:, None], right=True).squeeze(-1)
+
+
+class Rows(NamedTuple):
+    """The answers still being written: logits [N, V] of the next token, cache, mask [N, T], next position [N]."""
+
+    logits: torch.Tensor
+    cache: hf.Cache
+    mask: torch.Tensor
+    position: torch.Tensor
+
+    def keep(self, rows: torch.Tensor) -> "Rows":
+        """Only these rows; the others are finished."""
+        self.cache.batch_select_indices(rows)
+        return Rows(self.logits[rows], self.cache, self.mask[rows], self.position[rows])
+
+
+def _prefill(policy: Policy, batch: Sequence[Prompt], n: int) -> Rows:
+    """Read B prompts once and open n answers behind each."""
+    model = policy.model
+    inputs = {key: value.to(model.device) for key, value in prompts.encode(policy.processor, batch).items()}
+    mask = inputs["attention_mask"]
+    if rotary_axes(model) == 1:
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    output = model(**inputs, use_cache=True, logits_to_keep=1)
+    position = mask.sum(-1)
+    if rotary_axes(model) == 3:  # new tokens go on behind the picture's largest position, in text one by one
+        seen = any(prompt.images or prompt.clip for prompt in batch)
+        position = position + model.model.rope_deltas.view(-1) if seen else torch.full_like(position, mask.shape[1])
+    output.past_key_values.batch_repeat_interleave(n)
+    logits, mask, position = (x.repeat_interleave(n, 0) for x in (output.logits[:, -1], mask, position))
+    return Rows(logits, output.past_key_values, mask, position)
+
+
+def _step(model: hf.PreTrainedModel, rows: Rows, token: torch.Tensor) -> Rows:
+    """Append one token [N] to every row."""
+    mask = torch.cat([rows.mask, rows.mask.new_ones(len(token), 1)], -1)
+    place = rows.position[:, None]
+    place = place.expand(3, -1, -1) if rotary_axes(model) == 3 else place
+    output = model(
+        input_ids=token[:, None], attention_mask=mask, position_ids=place, past_key_values=rows.cache, use_cache=True
+    )
+    return Rows(output.logits[:, -1], output.past_key_values, mask, rows.position + 1)
+
+
+@torch.inference_mode()
+def _decode(policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float) -> list:
+    """Tokens of n answers per prompt, one row of `uniform` [B * n, L] each; ended rows leave the batch."""
+    end = policy.processor.tokenizer.eos_token_id
+    tokens, going = (
+        torch.full(uniform.shape, end, device=uniform.device),
+        torch.arange(len(uniform), device=uniform.device),
+    )
+    rows = _prefill(policy, batch, len(uniform) // len(batch))
+    for step in range(uniform.shape[1]):
+        token = choose(rows.logits, temperature, top_p, uniform[going, step])
+        tokens[going, step] = token
+        left = (token != end).nonzero().squeeze(-1)
+        if len(left) == 0 or step + 1 == uniform.shape[1]:
+            break
+        if len(left) < len(token):
+            rows, token, going = rows.keep(left), token[left], going[left]
+        rows = _step(policy.model, rows, token)
+    return tokens.tolist()
+
+
+def sample(
+    policy: Policy,
+    asked: Sequence[Prompt],
+    names: Sequence[str],
+    n: int = 1,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    batch: int = 64,
+    desc: str = "answers",
+) -> list[list[str]]:
+    """n answers to each prompt, as text, in the order asked.
+
+    `names` are the ids of the prompts: together with `seed` they fix each answer's random stream, so that batch
+    size and order change nothing. Temperature 0 is greedy; `batch` counts prompts.
+    """
+    if len(names) != len(asked) or len(set(names)) != len(names):
+        raise ValueError(f"{len(asked)} prompts need as many different names; {len(set(names))} were given.")
+    if temperature < 0 or not 0 < top_p <= 1 or n < 1 or max_new_tokens < 1:
+        raise ValueError(
+            f"temperature {temperature} must be at least 0, top_p {top_p} in (0, 1], n {n} and max_new_tokens "
+            f"{max_new_tokens} at least 1."
+        )
+    order = sorted(range(len(asked)), key=lambda i: (len(asked[i].clip), len(asked[i].images), len(asked[i].text), i))
+    answers: dict[int, list[str]] = {}
+    with tqdm(total=len(order), desc=desc, unit="prompt") as bar:
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            streams = [stream(seed, names[i], j, max_new_tokens) for i in chosen for j in range(n)]
+            uniform = torch.from_numpy(np.stack(streams)).to(policy.model.device)
+            ids = _decode(policy, [asked[i] for i in chosen], uniform, temperature, top_p)
+            texts = [prompts.answer_text(policy.processor, row) for row in ids]
+            answers |= {i: texts[k * n : (k + 1) * n] for k, i in enumerate(chosen)}
+            bar.update(len(chosen))
+    return [answers[i] for i in range(len(asked))]

@@ -1,0 +1,74 @@
+"""A policy is a model and its processor; miniatures and published checkpoints load and save through the same lines."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import huggingface_hub
+import torch
+import transformers as hf
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from mmrlhf_core import storage
+from mmrlhf_core.models import miniature
+
+
+class Policy(NamedTuple):
+    """What answers: a model with an image-text-to-text head, and the processor that feeds it."""
+
+    model: hf.PreTrainedModel
+    processor: hf.ProcessorMixin
+
+
+class PolicyError(ValueError):
+    """A checkpoint is not there or is no checkpoint."""
+
+
+def locate(name: str) -> Path:
+    """The folder of a checkpoint: a local folder, or that of a hub id already in the local cache (no network)."""
+    folder = storage.path(name)
+    if name and folder.is_dir():
+        return folder
+    try:
+        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        raise PolicyError(
+            f"The checkpoint {name!r} is neither a folder ({folder}) nor in the hub cache ({cache}): put it in one "
+            f"of the two (`hf download {name}` fills the cache), or use the profile `mini`, which needs neither."
+        ) from error
+
+
+def device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(name: str, dtype: torch.dtype | str = "auto") -> Policy:
+    """Load a policy by folder or hub id, in evaluation mode; `auto` keeps the precision it was saved in."""
+    folder = locate(name)
+    if not (folder / "config.json").is_file():
+        raise PolicyError(f"{folder} holds no config.json, so it is no checkpoint. Delete it and rerun its stage.")
+    kept = {"local_files_only": True, "trust_remote_code": False}
+    model = hf.AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True, **kept)
+    return Policy(model.to(device()).eval(), hf.AutoProcessor.from_pretrained(folder, **kept))
+
+
+def create(family: str, words: tuple[str, ...], size: miniature.Size, seed: int) -> Policy:
+    """A miniature policy with random weights."""
+    processor = miniature.build_processor(family, words, size)
+    return Policy(miniature.build_model(family, processor, size, seed).to(device()), processor)
+
+
+def save(folder: str | Path, policy: Policy) -> None:
+    """Write a policy as one Hugging Face folder, whole or not at all; the same policy gives the same bytes."""
+    miniature.save(folder, policy.model, policy.processor)
+
+
+def parameters(policy: Policy) -> int:
+    """Number of weights, tied ones once."""
+    return sum(weight.numel() for weight in policy.model.parameters())
+
+
+def rotary_axes(model: hf.PreTrainedModel) -> int:
+    """3 for models with multimodal rotary positions (time, height, width), 1 for the others."""
+    return 3 if "mrope_section" in (model.config.get_text_config().rope_parameters or {}) else 1
