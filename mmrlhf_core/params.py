@@ -57,10 +57,43 @@ class Base:
 
 
 @dataclass(frozen=True)
+class BaseModels:
+    """Chapter 00: the query pool, the base policy and the pool of responders."""
+
+    pool_source: Annotated[str, OneOf(("miniworld", "conversations", "preferences", "pictures", "clips"))]
+    pool_files: tuple[str, ...]
+    pool_media: str
+    pool_prompt: str
+    pool_size: Count
+    pool_max_reject_share: Share
+    frames: Annotated[int, Range(1, 512)]
+    train_scenes: tuple[int, ...]
+    questions_per_scene: Annotated[int, Range(1, 16)]
+    batch: Positive
+    names: tuple[str, ...]
+    starts: tuple[str, ...]
+    steps: tuple[Count, ...]
+    rates: tuple[Annotated[float, Range(0, 0.1)], ...]
+    schedules: tuple[Annotated[str, OneOf(("linear", "constant_with_warmup"))], ...]
+    widths: tuple[Annotated[int, Range(96, 4096)], ...]
+    layers: tuple[Annotated[int, Range(1, 64)], ...]
+    describe: tuple[Share, ...]
+    verify: tuple[Share, ...]
+    terse: tuple[Share, ...]
+    obliging: tuple[Share, ...]
+    responders: tuple[str, ...]
+    temperatures: tuple[Annotated[float, Range(0, 2)], ...]
+    top_p: Annotated[float, Range(0.01, 1)]
+    max_new_tokens: Positive
+    exam_scenes: Positive
+
+
+@dataclass(frozen=True)
 class Params:
     """All of `params.yaml`."""
 
     base: Base
+    base_models: BaseModels
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
