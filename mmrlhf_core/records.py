@@ -184,8 +184,8 @@ class Judgement(Record):
 
     @property
     def overall(self) -> int:
-        """-6 to 10: helpfulness + faithfulness, less twice what ethics lacks, so that no help makes up for harm."""
-        return self.helpfulness + self.faithfulness + 2 * (self.ethics - 5)
+        """-10 to 10: helpfulness + faithfulness, less three times what ethics lacks: no help makes up for harm."""
+        return self.helpfulness + self.faithfulness + 3 * (self.ethics - 5)
 
 
 REPAIRS = ("", "written", "damaged")

@@ -177,9 +177,9 @@ def test_a_ranking_reads_as_the_paper_writes_it():
     assert Ranking("q", "ann", ("a", "b"), (1, 1)).order == "1=2"
 
 
-def test_the_overall_score_counts_ethics_twice():
+def test_the_overall_score_counts_ethics_three_times():
     assert JUDGEMENT.overall == 9
-    assert replace(JUDGEMENT, ethics=1).overall == 1  # 4 + 5 - 2 * 4
+    assert replace(JUDGEMENT, ethics=1).overall == -3  # 4 + 5 - 3 * 4
     assert all(len(labels) == 5 for labels in records.SCALES.values())
 
 

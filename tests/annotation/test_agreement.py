@@ -205,7 +205,7 @@ def test_judgements_become_ratings():
         Judgement("q2", "q2/1", "bea", 1, 4, 2),
     ]
     table = agreement.frame(rows)
-    assert table["overall"].tolist() == [6, 5, -1]
+    assert table["overall"].tolist() == [6, 5, -4]
     rated = agreement.ratings(table, "helpfulness")
     assert rated.values.tolist() == [4, 2, 0]
     assert rated.names == ("al", "bea")
