@@ -130,7 +130,7 @@ def reason(found: Verdict) -> str:
         notes.append("answer wrong , must decline .")
     elif found.final_right is False:
         notes.append("answer wrong .")
-    return " ".join(notes) or ("right ." if found.text.strip() else "nothing said .")
+    return " ".join(notes) or ("right ." if found.text.strip() else "nothing .")
 
 
 def expand(found: Verdict, query: str) -> str:
