@@ -123,7 +123,7 @@ def test_conclusions() -> None:
     assert scores(f"{seen}so the answer is red .", one) == (5, 5, 5)  # text instead of letter
     assert scores(f"{seen}so the answer is {letter['red']} .", one) == (5, 5, 5)  # letter instead of text
     assert scores(f"{seen}{letter['red']}", one) == (5, 5, 5)
-    assert scores(f"{seen[:-2]}so the answer is red", one) == (5, 5, 5)
+    assert scores(f"{seen[:-2]}so the answer is {other}", one) == (2, 5, 5)
     assert scores(f"{seen}so the answer is red {' '.join(letter['red'])} .", one) == (5, 5, 5)  # `( b )`
     assert scores("red", one) == scores(letter["red"], one) == (4, 5, 5)  # right, without evidence
     assert scores(f"{seen}so the answer is {other} {letter[other]} .", one) == (2, 5, 5)
