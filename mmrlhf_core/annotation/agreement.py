@@ -71,9 +71,8 @@ def interval(
     """`statistic` of the summed cells [..., C], with the 2.5 and 97.5 % quantiles over samples of clusters."""
     value = statistic(counts.sum(0))
     spread = statistic((counts.T @ draws(counts.shape[0], count, seed).T).T)
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanquantile(spread, (0.025, 0.975), axis=0)
-    return Interval(value, low, high)
+    low, high = np.nanquantile(np.where(np.isnan(value), 0, spread), (0.025, 0.975), axis=0)
+    return Interval(value, *(np.where(np.isnan(value), np.nan, end) for end in (low, high)))
 
 
 # ---------------------------------------------------------------- Krippendorff's alpha
