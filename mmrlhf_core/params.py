@@ -89,11 +89,45 @@ class BaseModels:
 
 
 @dataclass(frozen=True)
+class Curate:
+    """Chapter 01: from the pool to the query set."""
+
+    clip: str
+    clip_scenes: Count
+    clip_steps: Count
+    clip_batch: Positive
+    clip_rate: Annotated[float, Range(0, 0.1)]
+    workers: Annotated[int, Range(0, 256)]
+    centres: Positive
+    iterations: Positive
+    duplicate_cosine: Annotated[float, Range(0.01, 1)]
+    duplicate_agreement: Share
+    probes: Annotated[int, Range(1, 64)]
+    evaluation: str
+    evaluation_scenes: Count
+    leak_cosine: Share
+    leak_bits: Share
+    leak_words: Positive
+    leak_share: Share
+    image_queries: Count
+    ratio: tuple[Count, ...]
+    video_queries: Count
+    safety_kinds: tuple[str, ...]
+    safety_counts: tuple[Count, ...]
+    adversarial: Count
+    attack_steps: Positive
+    describe_prompts: tuple[str, ...]
+    map_size: Positive
+    repeats: Annotated[int, Range(2, 1000)]
+
+
+@dataclass(frozen=True)
 class Params:
     """All of `params.yaml`."""
 
     base: Base
     base_models: BaseModels
+    curate: Curate
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ The attack is projected gradient descent through the policy's own image processo
 is what the policy sees. Any model behind `AutoModelForImageTextToText` whose image processor works on tensors serves.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,3 +93,10 @@ def targets(n: int, seed: int) -> Sequence[int]:
         raise ValueError(f"{n} pictures cannot be each other's targets. Give at least 2.")
     order = np.random.default_rng(seed).permutation(n)
     return [int(order[(int(place) + 1) % n]) for place in np.argsort(order)]
+
+
+def overlap(said: str, reference: str) -> float:
+    """F1 over words of an answer and a reference, 0 to 1; each word counts as often as it stands in both."""
+    a, b = Counter(said.lower().split()), Counter(reference.lower().split())
+    both = (a & b).total()
+    return 2 * both / max(a.total() + b.total(), 1)

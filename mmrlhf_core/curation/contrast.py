@@ -76,8 +76,9 @@ def train(
 ) -> list[float]:
     """Train `encoder.model` in place with CLIP's contrastive loss; returns the loss of every step.
 
-    Each step takes `batch` pairs in an order fixed by `seed`, pictures shifted by up to two pixels and with noise, as
-    an embedding should not turn on either. The learning rate rises for a tenth of the steps and falls along a cosine.
+    Each step takes `batch` pairs in an order fixed by `seed`, pictures shifted by up to two pixels, tinted and with
+    noise, as an embedding should not turn on any of these. The learning rate rises for a tenth of the steps and falls
+    along a cosine.
     """
     model, loss_of, rng = encoder.model.train(), open_clip.ClipLoss(), np.random.default_rng(seed)
     device = next(model.parameters()).device
@@ -102,8 +103,9 @@ def train(
 
 
 def _vary(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Pictures [B, 3, S, S] moved by up to two pixels and with a little noise."""
+    """Pictures [B, 3, S, S] moved by up to two pixels, each in another light and with a little noise."""
     right, down = rng.integers(-2, 3, 2)
+    images = images + torch.from_numpy(rng.uniform(-0.2, 0.2, (len(images), 3, 1, 1)).astype(np.float32))
     noise = torch.from_numpy(rng.normal(0, 0.03, images.shape).astype(np.float32))
     return torch.roll(images, (int(down), int(right)), (2, 3)) + noise
 

@@ -1,16 +1,20 @@
 """Near-duplicate pictures, and queries that ask the same about them.
 
-Two pictures are near-duplicates when the cosine of their embeddings reaches a threshold. They are looked for in a
-partition of its own, finer than the clusters that sampling uses: a pair is found when one of the two has its home cell
-among the other's `probes` nearest cells. Up to `EXACT` pictures there is one cell, and the search is exact.
+Two pictures are near-duplicates when the cosine of their embeddings reaches a threshold and, as an embedding tells
+what is seen and not which picture it is, their thumbnails agree too. They are looked for in a partition of its own,
+finer than the clusters that sampling uses: a pair is found when one of the two has its home cell among the other's
+`probes` nearest cells. Up to `EXACT` pictures there is one cell, and the search is exact.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
+from mmrlhf_core import storage
 from mmrlhf_core.curation import cluster
 from mmrlhf_core.models.policy import device
 from mmrlhf_core.records import Query
@@ -18,6 +22,7 @@ from mmrlhf_core.records import Query
 EXACT = 20_000  # pictures that are compared one with all others
 PER_CELL = 100  # pictures per cell that the partition is fitted to
 SIDE = 2_048  # rows and columns of similarities held at a time
+THUMB = 8  # pixels per side of a thumbnail
 
 
 def cells_for(n: int) -> int:
@@ -74,6 +79,33 @@ def _pairs(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: 
                 yield low * n + high
 
 
+def thumbnail(picture: Image.Image) -> np.ndarray:
+    """[3 * THUMB^2] float32 of length one: the picture shrunk, each colour minus its mean; zeros for a blank one.
+
+    So a change of tint or contrast changes nothing, and noise and lossy saving little.
+    """
+    small = np.asarray(picture.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BOX), np.float32).reshape(-1, 3)
+    flat = (small - small.mean(0)).ravel()
+    return flat / max(float(np.linalg.norm(flat)), 1.0)
+
+
+def agreement(pairs: np.ndarray, pictures: Sequence[str], media: str | Path) -> np.ndarray:
+    """[P] correlation of the thumbnails of each pair; only pictures that stand in a pair are opened."""
+    places = np.unique(pairs)
+    thumbs = np.zeros((len(places), 3 * THUMB**2), np.float32)
+    for row, place in enumerate(places):
+        with Image.open(storage.inside(storage.path(media), pictures[place])) as picture:
+            thumbs[row] = thumbnail(picture)
+    left, right = (np.searchsorted(places, side) for side in pairs.T)
+    return np.einsum("pd,pd->p", thumbs[left], thumbs[right])
+
+
+def pair_cosines(x: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """[P] cosine of each pair of rows of `x`."""
+    left, right = (_rows(x, side) for side in pairs.T)
+    return (left * right).sum(1).cpu().numpy()
+
+
 def neighbours(pictures: Sequence[str], pairs: np.ndarray) -> dict[str, set[str]]:
     """For each picture with near-duplicates, their names; `pairs` [P, 2] holds places in `pictures`."""
     near: dict[str, set[str]] = defaultdict(set)
@@ -105,7 +137,25 @@ def keep_first(queries: Iterable[Query], near: Mapping[str, set[str]]) -> dict[s
     return dropped
 
 
-def found_share(truth: Iterable[tuple[str, str]], found: Iterable[tuple[str, str]]) -> tuple[int, int, int]:
-    """(pairs in both, pairs in `truth`, pairs in `found`); the order within a pair does not count."""
-    a, b = ({tuple(sorted(pair)) for pair in pairs} for pairs in (truth, found))
-    return len(a & b), len(a), len(b)
+def planted_shares(queries: Sequence[Query], dropped: Mapping[str, str]) -> tuple[int, int, int]:
+    """(planted near-duplicates that were dropped, planted ones, drops that join two queries of one origin).
+
+    The last over all drops is the precision, the first over the second the recall. A query's origin is the one it is
+    planted after, or itself.
+    """
+    origin = {query.id: query.plant or query.id for query in queries}
+    planted = [query.id for query in queries if query.plant]
+    right = sum(origin[gone] == origin[kept] for gone, kept in dropped.items())
+    return sum(name in dropped for name in planted), len(planted), right
+
+
+def sweep(
+    queries: Sequence[Query], pictures: Sequence[str], pairs: np.ndarray, cosine: np.ndarray, at: Sequence[float]
+):
+    """Rows (threshold, recall, precision) of dropping near-duplicates at each cosine threshold in `at`."""
+    rows = []
+    for threshold in at:
+        dropped = keep_first(queries, neighbours(pictures, pairs[cosine >= threshold]))
+        found, planted, right = planted_shares(queries, dropped)
+        rows.append((threshold, found / max(planted, 1), right / max(len(dropped), 1)))
+    return rows

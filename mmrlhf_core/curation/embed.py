@@ -194,6 +194,14 @@ def read(paths: Sequence[str], folder: str | Path, size: int = SHARD) -> tuple[n
     return np.load(folder / ALL, mmap_mode="r", allow_pickle=False), reasons
 
 
+def usable(paths: Sequence[str], rows: np.ndarray, reasons: dict[str, str]) -> tuple[list[str], np.ndarray]:
+    """(paths, embeddings) without those that have a reason; the rows stay memory-mapped when none has."""
+    if not reasons:
+        return list(paths), rows
+    good = [i for i, path in enumerate(paths) if path not in reasons]
+    return [paths[i] for i in good], rows[good]
+
+
 def _fits(file: Path, rows: np.ndarray, n: int, width: int) -> None:
     """Refuse a shard of another size than it should have; width 0 means that no picture in it could be read."""
     if rows.dtype != np.float16 or len(rows) != n or rows.shape[1] not in (0, width):

@@ -1,9 +1,14 @@
 """From the pool to the query set, step by step, so that every query is either kept or removed with a reason."""
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from PIL import Image
+
+from mmrlhf_core import records, storage
 from mmrlhf_core.records import Query, Record, column
 
 STEPS = ("unreadable", "unclassed", "duplicate", "leak", "not drawn")
@@ -50,3 +55,27 @@ def table(pool: int, removed: Iterable[Removed]) -> list[tuple[str, int, int]]:
         left -= counts[step]
         rows.append((step, counts[step], left))
     return rows
+
+
+def write(
+    folder: str | Path,
+    kept: Sequence[Query],
+    removed: Sequence[Removed],
+    media: str | Path,
+    made: Mapping[str, Image.Image],
+) -> None:
+    """Write the query set whole or not at all: `queries.parquet`, `removed.parquet` and `media/` with all its pictures.
+
+    Pictures come from the pool's `media`, or from `made` (path -> picture).
+    """
+    base = storage.path(media)
+    with storage.writing(folder) as target:
+        records.write(target / "queries.parquet", kept, Query)
+        records.write(target / "removed.parquet", removed, Removed)
+        for path in sorted({path for query in kept for path in query.media}):
+            file = storage.inside(target / "media", path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if path in made:
+                made[path].save(file)
+            else:
+                shutil.copyfile(storage.inside(base, path), file)

@@ -4,7 +4,7 @@ Image queries are Long : Short : MCQ = 4 : 5 : 1; video and safety stand outside
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from mmrlhf_core import storage
@@ -26,6 +26,15 @@ def category(query: Query) -> str:
     if LETTERED.search(query.prompt):
         return "mcq"
     return ("long" if len(query.answer) > LONG else "short") if query.answer.strip() else ""
+
+
+def named(query: Query, kinds: Sequence[str]) -> str:
+    """The first of `kinds` that stands as a word in the query's source, topic or id; blank when none does.
+
+    App. C.1 composes the safety set of kinds (jailbreak, privacy, ...); the files or ids of a pool name them.
+    """
+    words = set(re.split(r"[^a-z0-9]+", f"{query.source} {query.topic} {query.id}".lower()))
+    return next((kind for kind in kinds if kind.lower() in words), "")
 
 
 def split(total: int, ratio: Sequence[int]) -> list[int]:
@@ -101,8 +110,3 @@ def _ran_out(kind: str, wanted: int, there: Mapping[int, int]) -> str:
 def ran_short(taken: Mapping[int, int], available: Mapping[int, int]) -> list[int]:
     """Clusters that gave all they had and still less than the fullest one: the draw is not even there."""
     return sorted(c for c, n in taken.items() if n == available[c] and n < max(taken.values()))
-
-
-def spread(ids: Iterable[str], names: Mapping[str, str]) -> Counter:
-    """How often each name (a topic, a cluster) occurs among `ids`."""
-    return Counter(names[name] for name in ids)

@@ -31,8 +31,8 @@ class Chapter:
         return STAGES.get(self.name, self.name.partition("_")[2])
 
 
-# The opening chapter is named after all it introduces, its stage after what it makes.
-STAGES = {"00_sources_and_base_models": "base_models"}
+# A chapter may be named after what it is about, its stage after what it does.
+STAGES = {"00_sources_and_base_models": "base_models", "01_curation": "curate"}
 
 
 def chapters() -> list[Chapter]:

@@ -62,3 +62,10 @@ def test_nobody_is_its_own_target():
         assert all(i != place for i, place in enumerate(found))
     with pytest.raises(ValueError, match="at least 2"):
         adversarial.targets(1, 0)
+
+
+def test_overlap_by_hand():
+    # 3 of the words are in both ("a" once); 2 · 3 / (4 + 5).
+    assert adversarial.overlap("a red circle left", "a big red circle a") == pytest.approx(6 / 9)
+    assert adversarial.overlap("", "") == 0
+    assert adversarial.overlap("A b", "b a") == 1

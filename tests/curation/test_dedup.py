@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawings import drawing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mmrlhf_core.curation import dedup
 from mmrlhf_core.records import Query
@@ -98,8 +100,39 @@ def test_what_is_kept_is_maximal_and_free_of_repeats_in_any_order(n, edges, dice
     assert all(f"p{target[1:]}" in near[f"p{name[1:]}"] for name, target in dropped.items())
 
 
-def test_found_share_ignores_the_order_in_a_pair():
-    assert dedup.found_share([("a", "b"), ("c", "d")], [("b", "a"), ("x", "y")]) == (1, 2, 2)
+def test_planted_shares_by_hand():
+    rows = [query("a"), replace(query("a~crop"), plant="a"), query("b"), replace(query("b~tint"), plant="b")]
+    assert dedup.planted_shares(rows, {"a~crop": "a", "b": "a"}) == (1, 2, 1)
+    near = {"a.png": {"b.png"}, "b.png": {"a.png"}}
+    assert dedup.planted_shares(rows, dedup.keep_first(rows, near)) == (2, 2, 1)
+
+
+def test_a_sweep_ends_with_nothing_dropped():
+    rows = [query("a", media=("a",)), replace(query("a~crop", media=("b",)), plant="a"), query("c", media=("c",))]
+    pairs, cosine = np.array([[0, 1], [0, 2]]), np.array([0.99, 0.9])
+    assert dedup.sweep(rows, ["a", "b", "c"], pairs, cosine, [0.8, 0.95, 1]) == [(0.8, 1, 0.5), (0.95, 1, 1), (1, 0, 0)]
+
+
+def test_thumbnails_agree_through_tint_and_noise_and_not_between_pictures(media):
+    with Image.open(media / "p00.png") as picture:
+        first, changed = picture.convert("RGB"), picture.point(lambda value: min(value + 20, 255))
+    noisy = np.asarray(first).astype(int) + np.random.default_rng(0).integers(-12, 13, (64, 64, 3))
+    noisy = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    own = dedup.thumbnail(first)
+    assert np.linalg.norm(own) == pytest.approx(1, abs=1e-5)
+    assert own @ dedup.thumbnail(noisy) > 0.98
+    assert own @ dedup.thumbnail(changed) > 0.95
+    assert own @ dedup.thumbnail(drawing(3)[0]) < 0.5
+    assert not dedup.thumbnail(Image.new("RGB", (9, 9), "red")).any()
+
+
+def test_agreement_and_cosines_of_pairs(media):
+    paths, pairs = [f"p{i:02d}.png" for i in range(9)], np.array([[0, 6], [2, 8]])
+    found = dedup.agreement(pairs, paths, media)
+    thumbs = [dedup.thumbnail(drawing(i)[0]) for i in range(9)]
+    assert found == pytest.approx([thumbs[0] @ thumbs[6], thumbs[2] @ thumbs[8]], abs=1e-5)
+    x = unit(np.random.default_rng(0).standard_normal((9, 4)))
+    assert dedup.pair_cosines(x, pairs) == pytest.approx([x[0] @ x[6], x[2] @ x[8]], abs=2e-3)
 
 
 def test_order_of_rows_does_not_change_exact_pairs():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from mmrlhf_core import records
+from mmrlhf_core import records, storage
 from mmrlhf_core.curation import cluster, dedup, funnel, sample
 from mmrlhf_core.curation.funnel import Removed
 from mmrlhf_core.records import Query
@@ -43,6 +44,19 @@ def test_reasons_are_records(tmp_path):
     assert records.read(tmp_path / "removed.parquet", Removed) == rows[1]
     with pytest.raises(records.RecordError, match="step is 'lost'"):
         Removed("a", "lost", "why")
+
+
+def test_the_query_set_holds_its_own_pictures(media, tmp_path):
+    rows = [Query("a", "p", "image", ("p01.png",)), Query("a~adversarial", "p", "image", ("made/x.png",))]
+    image = Image.new("RGB", (4, 4), "red")
+    gone = [Removed("b", "leak", "exact")]
+    for name in ("one", "two"):
+        funnel.write(tmp_path / name, rows, gone, media, {"made/x.png": image})
+    assert records.read(tmp_path / "one/queries.parquet", Query) == rows
+    assert records.read(tmp_path / "one/removed.parquet", Removed) == gone
+    assert (tmp_path / "one/media/p01.png").read_bytes() == (media / "p01.png").read_bytes()
+    assert Image.open(tmp_path / "one/media/made/x.png").tobytes() == image.tobytes()
+    assert storage.sha256_tree(tmp_path / "one") == storage.sha256_tree(tmp_path / "two")
 
 
 def curate(pool, embeddings, threshold, counts, seed):

@@ -102,3 +102,10 @@ def test_a_class_that_runs_out_is_named():
 
 def test_cells_that_gave_all_they_had():
     assert sample.ran_short({0: 2, 1: 4, 2: 4}, {0: 2, 1: 9, 2: 4}) == [0]
+
+
+def test_kinds_are_whole_words_of_source_topic_or_id():
+    one = Query("sign-17-aloud-open", "p", "image", ("a.png",), source="vlguard/Privacy", topic="sign-mint")
+    assert sample.named(one, ["tempt", "aloud"]) == "aloud"
+    assert sample.named(one, ["privacy", "aloud"]) == "privacy"
+    assert sample.named(one, ["loud", "priv"]) == ""
