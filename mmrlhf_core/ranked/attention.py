@@ -1,13 +1,14 @@
 """Attention that honours the structure of a ranked tree exactly, through transformers' attention interface.
 
 A token sees the tokens before it in its own prefix, and in its own response; never a sibling response, another
-query, or padding. On the CPU each query is two calls of scaled dot-product attention: the prefix with itself
-(causal), and the responses with prefix and responses under a mask, so no T × T mask is ever built. On CUDA the
-same rule is one FlexAttention block mask.
+query, or padding. Each query is two calls of scaled dot-product attention: the prefix with itself (causal), and
+the responses with prefix and responses under a mask, so no T × T mask is ever built. On CUDA with Triton the same
+rule is one FlexAttention block mask.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -30,19 +31,19 @@ def visible(tree: Tree, i: Tensor, j: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Structure:
-    """What the attention of every layer needs: one (start, prefix length, mask) per query, or a FlexAttention mask.
+    """What the attention of every layer needs: one (prefix length, mask) per query, or a FlexAttention mask.
 
     Each mask is additive, [K·R, P + K·R] of one query's responses: 0 where visible, −∞ elsewhere.
     """
 
-    spans: tuple[tuple[int, int, Tensor], ...] = ()
+    spans: tuple[tuple[int, Tensor], ...] = ()
     block_mask: object = None
 
 
 def structure(tree: Tree, dtype: torch.dtype) -> Structure:
     """The structure of a batch for its device; built once per forward pass and shared by all layers."""
     device = tree.ids.device
-    if device.type == "cuda":
+    if device.type == "cuda" and dtype != torch.float64 and find_spec("triton"):
         from torch.nn.attention.flex_attention import create_block_mask
 
         size = len(tree.ids)
@@ -54,7 +55,7 @@ def structure(tree: Tree, dtype: torch.dtype) -> Structure:
         stop = start + prefix + sum(lengths)
         place = torch.arange(start, stop, device=device)
         seen = visible(tree, place[prefix:, None], place[None])
-        spans.append((start, prefix, torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))))
+        spans.append((prefix, torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))))
         start = stop
     return Structure(spans=tuple(spans))
 
@@ -68,20 +69,21 @@ def _flex():
 
 
 def _split_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, spans: tuple) -> Tensor:
-    """Attention [1, H, T, D] over the spans of a batch; padding behind the last span gets zeros."""
+    """Attention [1, T, H, D] over the spans (prefix length, mask) of a batch; padding behind them gets zeros."""
     groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    key, value = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (key, value))
+    sizes = [size for prefix, mask in spans for size in (prefix, len(mask))]
+    *queries, padding = query.split([*sizes, query.shape[2] - sum(sizes)], dim=2)
+    whole = [prefix + len(mask) for prefix, mask in spans]
+    keys, values = (x[:, :, : sum(whole)].split(whole, dim=2) for x in (key, value))
     parts = []
-    stop = 0
-    for start, prefix, mask in spans:
-        middle, stop = start + prefix, start + mask.shape[1]
-        q, k, v = query[:, :, start:middle], key[:, :, start:stop], value[:, :, start:stop]
-        parts.append(F.scaled_dot_product_attention(q, k[:, :, :prefix], v[:, :, :prefix], is_causal=True, scale=scale))
-        parts.append(
-            F.scaled_dot_product_attention(query[:, :, middle:stop], k, v, attn_mask=mask[None, None], scale=scale)
-        )
-    parts.append(torch.zeros_like(query[:, :, stop:]))
-    return torch.cat(parts, dim=2)
+    for number, (prefix, mask) in enumerate(spans):
+        k, v = keys[number], values[number]
+        first = k[:, :, :prefix], v[:, :, :prefix]
+        parts.append(F.scaled_dot_product_attention(queries[2 * number], *first, is_causal=True, scale=scale))
+        answers = queries[2 * number + 1]
+        parts.append(F.scaled_dot_product_attention(answers, k, v, attn_mask=mask[None, None], scale=scale))
+    return torch.cat([part.transpose(1, 2) for part in (*parts, torch.zeros_like(padding))], dim=1)
 
 
 def tree_attention(
@@ -102,9 +104,8 @@ def tree_attention(
         sdpa = AttentionInterface()["sdpa"]
         return sdpa(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if tree.block_mask is None:
-        out = _split_attention(query, key, value, scaling, tree.spans)
-    else:
-        out = _flex()(query, key, value, block_mask=tree.block_mask, scale=scaling, enable_gqa=True)
+        return _split_attention(query, key, value, scaling, tree.spans), None
+    out = _flex()(query, key, value, block_mask=tree.block_mask, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
 
 
