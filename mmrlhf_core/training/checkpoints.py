@@ -1,0 +1,73 @@
+"""Checkpoints that can be trusted and moved: which ones are whole, and Adam's moments free of the layout.
+
+A checkpoint folder holds an ordinary model folder and the training state. DeepSpeed's own files fit only the same
+ZeRO stage and number of processes; beside them the moments are written once more by parameter name, so that a run
+under any layout goes on in plain processes.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+COMPLETE = "complete.json"
+MOMENTS = "moments.safetensors"
+ADAM = ("exp_avg", "exp_avg_sq")
+
+
+def last(folder: str | Path) -> Path | None:
+    """The newest whole checkpoint in `folder`; one that was cut short while being written does not count."""
+    whole = [file.parent for file in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[-1]), default=None)
+
+
+def discard_partial(folder: str | Path) -> None:
+    """Remove checkpoints that were cut short."""
+    for partial in Path(folder).glob("checkpoint-*"):
+        if not (partial / COMPLETE).is_file():
+            shutil.rmtree(partial)
+
+
+def check_layout(saved: dict, layout: str, processes: int) -> None:
+    """Refuse to resume under DeepSpeed from a checkpoint of another layout; plain layouts take any."""
+    if layout.startswith("DEEPSPEED") and (saved["layout"], saved["processes"]) != (layout, processes):
+        raise ValueError(
+            f"The checkpoint was written by {saved['processes']} × {saved['layout']} and this run is {processes} × "
+            f"{layout}. DeepSpeed resumes only its own layout: resume with that one or in plain processes, or start a "
+            "new run with the checkpoint folder as its model."
+        )
+
+
+def save_moments(engine: Any, folder: str | Path, write: bool) -> None:
+    """Gather Adam's moments from a DeepSpeed engine, by parameter name; all processes take part, one writes."""
+    import deepspeed.utils as ds  # only where DeepSpeed runs: its import takes seconds
+
+    if engine.zero_optimization_stage() < 3:
+        # DeepSpeed links parameters to moments after the step of the first parameter group, when the others have none
+        inner = engine.optimizer
+        for group, part in zip(inner.bit16_groups, inner.single_partition_of_fp32_groups, strict=True):
+            ds.lazy_init_hp_params_optimizer_state(group, part, inner.optimizer.state)
+    moments = {}
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            for moment in ADAM:
+                value = ds.safe_get_full_optimizer_state(parameter, moment)
+                if write:
+                    moments[f"{name}.{moment}"] = value.cpu().contiguous().clone()
+    if write:
+        save_file(moments, Path(folder) / MOMENTS)
+
+
+def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, step: int) -> None:
+    """Put moments that were gathered into a plain Adam that has taken `step` steps."""
+    with safe_open(Path(folder) / MOMENTS, "pt") as file:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                state = {
+                    moment: file.get_tensor(f"{name}.{moment}").to(parameter) for moment in ("exp_avg", "exp_avg_sq")
+                }
+                optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}

@@ -1,0 +1,129 @@
+"""One preference run described by a JSON file: the same on one CPU, under `accelerate launch`, and on many nodes.
+
+`python -m mmrlhf_core.training.job job.json` trains in one process; `launch.py` starts it in many. A run that was
+interrupted goes on from its last whole checkpoint. The result is an ordinary model folder, `<output>/final`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import peft
+import torch
+import transformers as hf
+
+from mmrlhf_core import environment, params, records, storage
+from mmrlhf_core.models import policy
+from mmrlhf_core.ranked.attention import prepare
+from mmrlhf_core.ranked.vision import vision_tower
+from mmrlhf_core.training import examples, reference
+from mmrlhf_core.training.arms import Objective
+from mmrlhf_core.training.examples import Encoded, RankedRow
+from mmrlhf_core.training.reference import ReferenceCache
+from mmrlhf_core.training.trainer import PreferenceTrainer, RankedModel, arguments
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Files and folders as the project sees them, the objective, and what `TrainingArguments` takes."""
+
+    model: str  # checkpoint to start from, which is also the reference
+    rows: str  # Parquet file of `examples.RankedRow`
+    media: str  # folder the rows' media lie in
+    reference: str  # folder of the reference cache
+    output: str  # folder for checkpoints and the result
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)  # what `peft.LoraConfig` takes; empty: all weights train
+    dtype: str = "float32"
+    frames: int = 8
+    seed: int = 0
+    threads: int = 1
+    train_tower: bool = False
+    checkpointing: bool = False
+
+
+def read(file: str | Path) -> Job:
+    """A job file; an unknown or missing name is an error with the nearest valid one."""
+    content = storage.read_json(file)
+    names = [item.name for item in fields(Job)]
+    given = {**dict.fromkeys(names[5:]), **content}
+    params.check_names(str(file), given, names)
+    objective = [item.name for item in fields(Objective)]
+    params.check_names(f"{file}, objective", {**dict.fromkeys(objective), **content.get("objective", {})}, objective)
+    if content.get("dtype", "float32") not in DTYPES:
+        raise ValueError(f"dtype is {content['dtype']!r}; it has to be one of {', '.join(DTYPES)}.")
+    return Job(**content)
+
+
+def _where() -> dict[str, Any]:
+    """What accelerate has to be told on a machine without accelerator; `use_cpu` would turn DeepSpeed off."""
+    if torch.cuda.is_available():
+        return {}
+    with_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    return {"use_cpu": not with_deepspeed} | ({"ddp_backend": "gloo"} if "LOCAL_RANK" in os.environ else {})
+
+
+def _model(job: Job) -> hf.PreTrainedModel:
+    """The starting model in training precision, with its attention on trees."""
+    return prepare(policy.load(job.model, DTYPES[job.dtype]).model)
+
+
+def reference_cache(job: Job, rows: Sequence[RankedRow], processor: hf.ProcessorMixin) -> ReferenceCache:
+    """The filled cache. Every process computes its share of what is missing, before the model is split."""
+    where = _where()
+    state = accelerate.PartialState(cpu=where.get("use_cpu", False), backend=where.get("ddp_backend"))
+    cache = ReferenceCache(job.reference, reference.identity(policy.locate(job.model), DTYPES[job.dtype]))
+    mine = rows[state.process_index :: state.num_processes]
+    reference.fill(
+        cache,
+        (examples.encode(processor, row, job.media, job.frames) for row in mine),
+        lambda: _model(job).to(state.device),
+    )
+    state.wait_for_everyone()
+    cache.reload()
+    return cache
+
+
+def trainable(job: Job) -> RankedModel:
+    """The model that trains: the tower frozen unless asked for, LoRA where asked for."""
+    model = _model(job)
+    if not job.train_tower:
+        vision_tower(model).requires_grad_(False)
+    if job.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return RankedModel(peft.get_peft_model(model, peft.LoraConfig(**job.lora)) if job.lora else model)
+
+
+def run(job: Job) -> list[dict[str, float]]:
+    """Train, write `<output>/final`, and return the logged history."""
+    environment.begin(job.seed, job.threads)
+    folder = storage.path(job.output)
+    rows = records.read(job.rows, RankedRow)
+    processor = hf.AutoProcessor.from_pretrained(policy.locate(job.model), local_files_only=True)
+    cache = reference_cache(job, rows, processor)
+    # from here on the model is loaded in pieces where ZeRO-3 says so
+    training = {"seed": job.seed, "disable_tqdm": True, **_where(), **job.training}
+    args = arguments(folder, **training)
+    data = Encoded(rows, processor, job.media, job.frames, cache)
+    trainer = PreferenceTrainer(trainable(job), args, data, Objective(**job.objective), processing_class=processor)
+    if args.should_save:
+        storage.write_json(folder / "job.json", asdict(job))
+    trainer.resume()
+    trainer.save_model(str(folder / "final"))
+    if args.should_save:
+        storage.write_json(folder / "history.json", trainer.state.log_history)
+    return trainer.state.log_history
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Give one job file: python -m mmrlhf_core.training.job job.json")
+    run(read(sys.argv[1]))

@@ -1,0 +1,99 @@
+"""Start a job in many processes, or print what it will cost.
+
+    python -m mmrlhf_core.training.launch job.json --layout zero3 --processes 8
+    python -m mmrlhf_core.training.launch job.json --layout zero3 --processes 8 --nodes 4 --rank 0 --address node0
+    python -m mmrlhf_core.training.launch --plan --profile paper --machine 32x80GB
+
+`--processes` counts those of one node. A chapter calls `run` and sees the same lines as they come.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mmrlhf_core import storage
+from mmrlhf_core.training import budget
+
+LAYOUTS = ("ddp", "zero1", "zero2", "zero3", "fsdp")
+FOLDER = Path(__file__).parent / "layouts"
+
+
+def command(
+    job: str | Path, layout: str, processes: int, nodes: int = 1, rank: int = 0, address: str = "127.0.0.1",
+    port: int = 29500,
+) -> list[str]:  # fmt: skip
+    """The command line of one node."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}; it has to be one of {', '.join(LAYOUTS)}.")
+    if processes < 1 or not 0 <= rank < nodes:
+        raise ValueError(f"{processes} processes on node {rank} of {nodes}: give at least 1, and a rank below nodes.")
+    where = ["--num_processes", processes * nodes, "--num_machines", nodes, "--machine_rank", rank]
+    where += ["--main_process_ip", address, "--main_process_port", port]
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / f"{layout}.yaml"]
+    return [str(part) for part in [*start, *where, "-m", "mmrlhf_core.training.job", job]]
+
+
+def run(
+    job: str | Path, layout: str, processes: int, nodes: int = 1, rank: int = 0, address: str = "127.0.0.1",
+    port: int = 29500,
+) -> None:  # fmt: skip
+    """Run a job and print its lines as they come; a failure is an error that ends with the last of them."""
+    line = command(job, layout, processes, nodes, rank, address, port)
+    setting = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
+    started = subprocess.Popen(
+        line,
+        cwd=storage.root(),
+        env={**os.environ, **setting},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    tail: list[str] = []
+    for text in started.stdout:
+        print(text, end="", flush=True)
+        tail = [*tail[-39:], text]
+    if code := started.wait():
+        raise RuntimeError(f"The run ended with code {code}. Its last lines:\n{''.join(tail)}")
+
+
+def _machine(known: str, given: argparse.Namespace) -> budget.Machine:
+    """A machine by name with the figures that were given put over it."""
+    names = ("gpus", "memory", "bandwidth", "peak", "link", "utilisation")
+    figures = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    return replace(budget.MACHINES[known], **figures)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m mmrlhf_core.training.launch", description=__doc__.split("\n")[0])
+    parser.add_argument("job", nargs="?", help="job file, see mmrlhf_core.training.job")
+    parser.add_argument("--layout", choices=LAYOUTS, default="ddp")
+    parser.add_argument("--processes", type=int, default=1, help="of each node")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=0, help="number of this node, from 0")
+    parser.add_argument("--address", default="127.0.0.1", help="of node 0")
+    parser.add_argument("--port", type=int, default=29500)
+    parser.add_argument("--plan", action="store_true", help="print tokens, FLOPs, memory and GPU-hours, start nothing")
+    parser.add_argument("--profile", choices=sorted(budget.DEFAULT_MACHINE), default="paper")
+    parser.add_argument("--machine", choices=sorted(budget.MACHINES), help="a known machine; figures below go over it")
+    parser.add_argument("--gpus", type=int)
+    for name, unit in (("memory", "GiB"), ("bandwidth", "GB/s"), ("peak", "TFLOP/s"), ("link", "GB/s")):
+        parser.add_argument(f"--{name}", type=float, help=f"{unit} of one GPU")
+    parser.add_argument("--utilisation", type=float, help="share of the peak that is reached")
+    given = parser.parse_args(arguments)
+    if given.plan:
+        known = given.machine or budget.DEFAULT_MACHINE[given.profile]
+        print(budget.report(given.profile, _machine(known, given)))
+    elif given.job is None:
+        parser.error("give a job file, or --plan")
+    else:
+        run(given.job, given.layout, given.processes, given.nodes, given.rank, given.address, given.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Several processes: the same run under DDP and ZeRO, other layouts' checkpoints, interruption, the launcher.
+
+The processes come from one fork server that has imported the library, so that the imports are paid for once.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranked_examples as tiny
+import torch
+import transformers as hf
+import yaml
+from PIL import Image
+
+from mmrlhf_core import records, storage
+from mmrlhf_core.models import miniature
+from mmrlhf_core.training import budget, checkpoints, job, launch
+from mmrlhf_core.training.arms import Objective
+from mmrlhf_core.training.examples import RankedRow
+from mmrlhf_core.training.trainer import PreferenceTrainer
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+
+PRELOAD = ["mmrlhf_core.training.job", "deepspeed", "ranked_examples", "test_scale_out"]
+COMMON = {"model": "models/start", "rows": "data/rows.parquet", "media": "media", "reference": "data/reference"}
+ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto",
+        "ACCELERATE_GRADIENT_CLIPPING": "auto"}  # fmt: skip
+LAYOUTS = {
+    "ddp": {},
+    "zero2": {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
+    "zero3": {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
+              "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"},
+}  # fmt: skip
+LONG = {"max_steps": 7, "save_strategy": "steps", "save_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The fork server, blind to accelerators: two processes here would share one."""
+    old = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "OMP_NUM_THREADS")}
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    yield context
+    for name, value in old.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project folder with a starting model, eight rows with pictures, and one job for each layout."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "dvc.yaml").touch()
+    asked, rng, rows = tiny.processor(), np.random.default_rng(0), []
+    miniature.save(folder / "models/start", miniature.build_model("llava_onevision", asked, tiny.SIZE), asked)
+    (folder / "media").mkdir()
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"media/{number}.png")
+        texts = tuple(" ".join(rng.choice(tiny.WORDS, rng.integers(2, 9))) for _ in range(2 + number % 3))
+        pairs = [(a, b) for a in range(len(texts)) for b in range(a + 1, len(texts))]
+        rows.append(RankedRow(
+            id=f"q{number}", prompt="is it red", modality="image", media=(f"{number}.png",), responses=texts,
+            winners=tuple(a for a, _ in pairs), losers=tuple(b for _, b in pairs),
+            margins=tuple(rng.normal(1, 1, len(pairs)).tolist()),
+        ))  # fmt: skip
+    records.write(folder / "data/rows.parquet", rows)
+    return folder
+
+
+def write_job(folder, name, batch, accumulation, **training):
+    """A job file for three steps of four queries."""
+    usual = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 3}
+    usual |= {"learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2}
+    made = {**COMMON, "output": f"runs/{name}", "objective": {"sft_weight": 0.1}, "training": {**usual, **training}}
+    storage.write_json(folder / f"jobs/{name}.json", made)
+    return folder / f"jobs/{name}.json"
+
+
+def work(folder, file, environment):
+    """What one process does."""
+    os.environ.update(environment)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    job.run(job.read(file))
+
+
+def run(server, folder, file, layout=None):
+    """Run a job in one process, or in two under `layout`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    count = 2 if layout else 1
+    workers = []
+    for rank in range(count):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        workers.append(server.Process(target=work, args=(folder, file, place | LAYOUTS[layout] if layout else {})))
+        workers[-1].start()
+    for worker in workers:
+        worker.join(240)
+    assert [worker.exitcode for worker in workers] == [0] * count
+
+
+def result(folder, name):
+    """Weights of a finished run, read as an ordinary model folder, and its losses."""
+    saved = hf.AutoModelForImageTextToText.from_pretrained(folder / f"runs/{name}/final")
+    history = json.loads((folder / f"runs/{name}/history.json").read_text())
+    return tiny.weights(saved), [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def single(server, project):
+    """The run everything is compared with: one process, four times one query."""
+    run(server, project, write_job(project, "single", 1, 4))
+    return result(project, "single")
+
+
+def close(single, other):
+    start = result_weights, result_losses = single
+    weights, losses = other
+    assert start
+    assert weights.keys() == result_weights.keys()
+    assert tiny.distance(result_weights, weights) < 1e-6
+    assert losses == pytest.approx(result_losses, abs=1e-6)
+
+
+def test_one_process_with_the_whole_batch(server, project, single):
+    run(server, project, write_job(project, "whole", 4, 1))
+    start = hf.AutoModelForImageTextToText.from_pretrained(project / "models/start")
+    assert tiny.distance(tiny.weights(start), single[0]) > 1e-3
+    close(single, result(project, "whole"))
+
+
+@pytest.mark.parametrize("layout", ["ddp", "zero2"])
+def test_two_processes_give_the_same_run(server, project, single, layout):
+    run(server, project, write_job(project, layout, 1, 2), layout)
+    close(single, result(project, layout))
+    saved = storage.read_json(project / f"runs/{layout}/checkpoint-3/complete.json")
+    assert saved["processes"] == 2
+    assert saved["layout"] == {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED-2"}[layout]
+
+
+def test_the_launcher_runs_zero3_with_the_shipped_file(server, project, single, monkeypatch, capfd):
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PYTHONPATH", str(Path(launch.__file__).parents[2]))
+    file = write_job(project, "zero3", 1, 2)
+    launch.run(file, "zero3", 2, port=0)
+    assert "rewards/accuracy" in capfd.readouterr().out
+    close(single, result(project, "zero3"))
+    saved = storage.read_json(project / "runs/zero3/checkpoint-3/complete.json")
+    assert (saved["layout"], saved["processes"]) == ("DEEPSPEED-3", 2)
+
+
+@pytest.mark.parametrize("layout", ["ddp", "zero2", "zero3"])
+def test_a_checkpoint_of_two_processes_goes_on_in_one(server, project, single, layout):
+    """After the tests above: step 2 of the other layout, then step 3 in one process."""
+    source, target = project / f"runs/{layout}/checkpoint-2", project / f"runs/{layout}_in_one"
+    target.mkdir()
+    (target / "checkpoint-2").symlink_to(source)
+    run(server, project, write_job(project, f"{layout}_in_one", 1, 4))
+    close(single, result(project, f"{layout}_in_one"))
+
+
+class Kill(hf.TrainerCallback):
+    """Ends the process at once, in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_substep_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def long_run(folder, step=None):
+    """Seven steps in one process, killed in the middle of the step after `step`."""
+    torch.set_num_threads(1)
+    objective = Objective(arm="beta_dpo", sft_weight=0.1)
+    trainer = PreferenceTrainer(tiny.model(), tiny.settings(folder, **LONG), tiny.examples(8), objective)
+    if step is not None:
+        trainer.add_callback(Kill(step))
+    trainer.resume()
+    trainer.save_model(str(folder / "final"))
+    storage.write_json(folder / "end.json", [trainer.statistics, trainer.state.log_history])
+
+
+def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(server, tmp_path):
+    step = int(np.random.default_rng().integers(3, 6))
+    for folder, when, code in (("whole", None, 0), ("cut", step, -signal.SIGKILL), ("cut", None, 0)):
+        process = server.Process(target=long_run, args=(tmp_path / folder, when))
+        process.start()
+        process.join(120)
+        assert process.exitcode == code, f"killed after step {step}"
+        if code:
+            partial = tmp_path / "cut/checkpoint-6"
+            partial.mkdir()  # as if it had been cut short while being written
+            (partial / "trainer_state.json").write_text("{")
+    whole, cut = (storage.read_json(tmp_path / f"{name}/end.json") for name in ("whole", "cut"))
+    assert whole[0] == cut[0]
+    losses = [[entry["loss"] for entry in history if "loss" in entry] for _, history in (whole, cut)]
+    assert len(losses[0]) == 7
+    assert losses[0] == losses[1]
+    weights = [(tmp_path / f"{name}/final/model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+# the launcher, without starting anything
+
+
+def test_every_shipped_layout_is_read_by_accelerate():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    kinds = {"ddp": "MULTI_GPU", "zero1": "DEEPSPEED", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp": "FSDP"}
+    assert set(kinds) == set(launch.LAYOUTS) == {file.stem for file in launch.FOLDER.glob("*.yaml")}
+    for layout, kind in kinds.items():
+        file = launch.FOLDER / f"{layout}.yaml"
+        assert load_config_from_file(str(file)).distributed_type == kind
+        if kind == "DEEPSPEED":
+            assert yaml.safe_load(file.read_text())["deepspeed_config"]["zero_stage"] == int(layout[-1])
+
+
+def test_the_command_of_many_nodes():
+    line = launch.command("job.json", "zero3", 8, nodes=4, rank=2, address="node0", port=1234)
+    given = dict(pairwise(line))
+    assert given["--num_processes"] == "32"
+    assert (given["--num_machines"], given["--machine_rank"]) == ("4", "2")
+    assert (given["--main_process_ip"], given["--main_process_port"]) == ("node0", "1234")
+    assert line[-2:] == ["mmrlhf_core.training.job", "job.json"]
+
+
+def test_bad_launches_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="layout is 'zero4'; it has to be one of ddp"):
+        launch.command("job.json", "zero4", 2)
+    with pytest.raises(ValueError, match="rank below nodes"):
+        launch.command("job.json", "ddp", 2, nodes=2, rank=2)
+    storage.write_json(tmp_path / "job.json", {**COMMON, "output": "runs/x", "objectiv": {}})
+    with pytest.raises(ValueError, match=r"unknown name 'objectiv'\. Did you mean 'objective'"):
+        job.read(tmp_path / "job.json")
+    storage.write_json(tmp_path / "job.json", COMMON)
+    with pytest.raises(ValueError, match="'output' is missing"):
+        job.read(tmp_path / "job.json")
+    storage.write_json(tmp_path / "job.json", {**COMMON, "output": "runs/x", "objective": {"beta": 0.1}})
+    with pytest.raises(ValueError, match="unknown name 'beta'"):
+        job.read(tmp_path / "job.json")
+
+
+def test_a_failed_run_says_so(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(launch, "command", lambda *_: [os.sys.executable, "-c", "print('no such thing'); exit(3)"])
+    with pytest.raises(RuntimeError, match=r"code 3(.|\n)*no such thing"):
+        launch.run("job.json", "ddp", 2)
+
+
+def test_the_plan_is_printed_for_a_machine(capsys):
+    launch.main(["--plan", "--profile", "paper", "--machine", "8x80GB", "--gpus", "16"])
+    shown = capsys.readouterr().out
+    assert "machine: 16 × 80 GiB" in shown
+    assert shown == budget.report("paper", replace(budget.MACHINES["8x80GB"], gpus=16)) + "\n"
+
+
+def test_incomplete_checkpoints_do_not_count(tmp_path):
+    for name, whole in (("checkpoint-9", True), ("checkpoint-10", True), ("checkpoint-11", False)):
+        (tmp_path / name).mkdir()
+        if whole:
+            storage.write_json(tmp_path / name / "complete.json", {})
+    assert checkpoints.last(tmp_path).name == "checkpoint-10"
+    checkpoints.discard_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    assert checkpoints.last(tmp_path / "nothing") is None
