@@ -72,6 +72,7 @@ class BaseModels:
     batch: Positive
     names: tuple[str, ...]
     starts: tuple[str, ...]
+    tower_steps: tuple[Count, ...]
     steps: tuple[Count, ...]
     rates: tuple[Annotated[float, Range(0, 0.1)], ...]
     schedules: tuple[Annotated[str, OneOf(("linear", "constant_with_warmup"))], ...]
@@ -122,12 +123,35 @@ class Curate:
 
 
 @dataclass(frozen=True)
+class Annotate:
+    """Chapter 02: responses, judgements, rankings and pairs."""
+
+    preferences: str
+    media: str
+    frames: Annotated[int, Range(1, 512)]
+    max_new_tokens: Positive
+    annotators: Annotated[int, Range(12, 1000)]
+    judgements: Annotated[int, Range(3, 1000)]
+    shared: Count
+    check_share: Share
+    pairs: Annotated[str, OneOf(("all", "hardest", "adjacent"))]
+    dev_share: Share
+    test_share: Share
+    draws: Annotated[int, Range(20, 10**6)]
+    judge: str
+    judged: Count
+    cases: Count
+    real_rows: str
+
+
+@dataclass(frozen=True)
 class Params:
     """All of `params.yaml`."""
 
     base: Base
     base_models: BaseModels
     curate: Curate
+    annotate: Annotate
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
