@@ -11,6 +11,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mmrlhf_core import storage
 from mmrlhf_core.models import miniature
 
+REFERENCE = "checkpoint.json"
+
 
 class Policy(NamedTuple):
     """What answers: a model with an image-text-to-text head, and the processor that feeds it."""
@@ -24,8 +26,13 @@ class PolicyError(ValueError):
 
 
 def locate(name: str) -> Path:
-    """The folder of a checkpoint: a local folder, or that of a hub id already in the local cache (no network)."""
+    """The folder of a checkpoint: a local folder, or that of a hub id already in the local cache (no network).
+
+    A folder written by `refer` leads on to the checkpoint it names.
+    """
     folder = storage.path(name)
+    if name and (folder / REFERENCE).is_file():
+        return locate(storage.read_json(folder / REFERENCE)["checkpoint"])
     if name and folder.is_dir():
         return folder
     try:
@@ -62,6 +69,13 @@ def create(family: str, words: tuple[str, ...], size: miniature.Size, seed: int)
 def save(folder: str | Path, policy: Policy) -> None:
     """Write a policy as one Hugging Face folder, whole or not at all; the same policy gives the same bytes."""
     miniature.save(folder, policy.model, policy.processor)
+
+
+def refer(folder: str | Path, checkpoint: str) -> None:
+    """Write a folder that stands for a checkpoint elsewhere, so that large ones need no copy."""
+    with storage.writing(folder) as temporary:
+        temporary.mkdir()
+        storage.write_json(temporary.resolve() / REFERENCE, {"checkpoint": checkpoint})
 
 
 def parameters(policy: Policy) -> int:

@@ -75,7 +75,9 @@ def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> Lesson:
     return [Example(replace(shown, text=text), answer) for text, answer in islice(answers.items(), each)]
 
 
-def shuffled(families: Iterable[str], weights: Iterable[int], seeds: range, seen: set[str], seed: int) -> list[Scene]:
-    """Scenes of all families in one random order, `weights` of each, none of them in `seen`."""
-    drawn = [s for family, n in zip(families, weights, strict=True) for s in scenes.fresh(family, seeds, n, seen)]
+def train_scenes(counts: Iterable[int], seed: int) -> list[Scene]:
+    """Scenes to learn from, `counts` of each family in the order of `scenes.FAMILIES`, in one random order."""
+    seeds = scenes.TRAIN[seed % 1000 * 10**4 :]
+    pairs = zip(scenes.FAMILIES, counts, strict=True)
+    drawn = [scene for family, n in pairs for scene in scenes.fresh(family, seeds, n, set())]
     return Random(seed).sample(drawn, len(drawn))

@@ -19,11 +19,13 @@ import numpy as np
 import torch
 import transformers as hf
 from safetensors.torch import save as to_bytes
+from tqdm.auto import tqdm
 
 from mmrlhf_core import storage
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy, rotary_axes
 from mmrlhf_core.models.prompts import Prompt
+from mmrlhf_core.training.optimizer import Mixed
 
 IGNORED = -100  # label of a token without loss
 WINDOW = 16  # batches that are sorted by length together
@@ -45,12 +47,14 @@ Lesson = Sequence[Example]  # one example, or several about the same pictures
 class Settings:
     """One training run; `batch` counts pictures.
 
-    `warmup` is the share of `steps` in which the learning rate rises; after it the rate falls linearly to 0.
+    `warmup` is the share of `steps` in which the learning rate rises; after it the rate falls to 0 (`linear`) or
+    stays (`constant_with_warmup`), which leaves a model that others can go on from.
     """
 
     steps: int
     batch: int
     lr: float
+    schedule: str = "linear"
     warmup: float = 0.05
     weight_decay: float = 0.01
     seed: int = 0
@@ -138,7 +142,7 @@ class Batches(torch.utils.data.Sampler):
 
 
 class Trainer(hf.Trainer):
-    """`transformers.Trainer` with the order of `Batches`, and checkpoints that are really loaded.
+    """`transformers.Trainer` with the order of `Batches`, Muon, and checkpoints that are really loaded.
 
     A checkpoint of an image-text model is written with the names of the published ones, not those of the running
     model; transformers 5.23 resumes it without a word and without one weight. `from_pretrained` knows both names.
@@ -151,9 +155,33 @@ class Trainer(hf.Trainer):
     def _get_train_sampler(self, train_dataset: object = None) -> Batches:
         return self.batches
 
+    def create_optimizer(self, model: object = None) -> Mixed:
+        self.optimizer = Mixed(self.model.named_parameters(), self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+
+class Bar(hf.TrainerCallback):
+    """One progress bar with the remaining time and the loss."""
+
+    def __init__(self, desc: str) -> None:
+        self.desc = desc
+
+    def on_train_begin(self, args, state, control, **rest) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.desc, unit="step")
+
+    def on_step_end(self, args, state, control, **rest) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs, **rest) -> None:
+        if "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, args, state, control, **rest) -> None:
+        self.bar.close()
 
 
 def fingerprint(policy: Policy, lessons: Sequence[Lesson], settings: Settings) -> str:
@@ -186,6 +214,7 @@ def train(
     settings: Settings,
     folder: str | Path,
     callbacks: Sequence[hf.TrainerCallback] = (),
+    desc: str = "steps",
 ) -> list[dict[str, float]]:
     """Train `policy` in place; returns its loss curve as rows of step, loss and learning rate.
 
@@ -205,8 +234,9 @@ def train(
         args=_arguments(settings, home),
         train_dataset=list(lessons),
         data_collator=lambda taken: collate(policy.processor, taken),
-        callbacks=list(callbacks),
+        callbacks=[Bar(desc), *callbacks],
     )
+    trainer.remove_callback(hf.PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(home))
     policy.model.eval()
     storage.remove(home)
@@ -221,11 +251,9 @@ def _arguments(settings: Settings, home: Path) -> hf.TrainingArguments:
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
         learning_rate=settings.lr,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=settings.schedule,
         warmup_steps=round(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,
-        optim="adamw_torch_fused",
-        adam_beta2=0.98,
         max_grad_norm=1.0,
         seed=settings.seed,
         full_determinism=False,
@@ -237,6 +265,7 @@ def _arguments(settings: Settings, home: Path) -> hf.TrainingArguments:
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
         report_to="none",
+        disable_tqdm=True,
     )
 
 

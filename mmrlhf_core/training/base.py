@@ -1,0 +1,118 @@
+"""How the base policy and the pool of responders come about: each starts from somewhere and learns for some steps.
+
+A start is `scratch` (random weights), the name of a model made before it, or a checkpoint by folder or hub id. With 0
+steps a checkpoint stays what it is, and its folder only says where it is: real checkpoints are never copied.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
+
+from mmrlhf_core import storage
+from mmrlhf_core.miniworld.scenes import Scene
+from mmrlhf_core.models import miniature, policy
+from mmrlhf_core.models.policy import Policy
+from mmrlhf_core.training import lessons, sft, tower
+from mmrlhf_core.training.lessons import Mix
+from mmrlhf_core.training.sft import Settings
+
+SCRATCH = "scratch"
+TOWER_BATCH, TOWER_LR = 64, 4e-3  # pictures per step and learning rate of a tower
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is made: `tower_steps` for its eyes, then `steps` for its language.
+
+    `width` and `layers` count for a start from scratch only, and `tower_steps` belongs to one.
+    """
+
+    name: str
+    start: str
+    steps: int
+    lr: float
+    mix: Mix = Mix()
+    width: int = 192
+    layers: int = 4
+    schedule: str = "linear"
+    tower_steps: int = 0
+
+
+class Made(NamedTuple):
+    """A model that is there: the policy, the checkpoint it still is (blank once trained), and how its losses fell."""
+
+    policy: Policy
+    checkpoint: str
+    curve: list[dict[str, float]]
+    eyes: list[dict[str, float]]
+
+
+def size(width: int, layers: int) -> miniature.Size:
+    """A miniature of this width: heads of 32, a third as many key-value heads, a vision tower of two layers."""
+    heads = width // 32
+    if width % 96:
+        raise ValueError(f"width {width} must be a multiple of 96: heads of 32 in groups of three.")
+    return miniature.Size(width=width, layers=layers, heads=heads, kv_heads=heads // 3, mlp=width * 8 // 3)
+
+
+def _start(recipe: Recipe, made: Mapping[str, Made], seed: int) -> tuple[Policy, str]:
+    """The policy a recipe begins with, and the checkpoint it is, if any."""
+    if recipe.start == SCRATCH:
+        return policy.create("llava_onevision", lessons.words(), size(recipe.width, recipe.layers), seed), ""
+    if recipe.start in made:
+        parent = made[recipe.start]
+        return (deepcopy(parent.policy) if recipe.steps else parent.policy), parent.checkpoint
+    return policy.load(recipe.start), recipe.start
+
+
+def make(
+    recipe: Recipe,
+    made: Mapping[str, Made],
+    scenes: Sequence[Scene],
+    batch: int,
+    each: int,
+    frames: int,
+    seed: int,
+) -> Made:
+    """Make one model: `each` examples about every scene, `batch` scenes per step."""
+    own = (seed + int(storage.sha256_bytes(recipe.name.encode())[:6], 16)) % 2**31  # every model has its own order
+    learner, checkpoint = _start(recipe, made, own)
+    eyes = tower.pretrain(learner, scenes, lessons.words(), recipe.tower_steps, TOWER_BATCH, TOWER_LR, own)
+    if recipe.steps == 0:
+        return Made(learner, checkpoint, [], [])
+    taught = [lessons.lesson(scene, recipe.mix, each, frames, own) for scene in scenes]
+    settings = Settings(recipe.steps, batch, recipe.lr, schedule=recipe.schedule, seed=own)
+    curve = sft.train(learner, taught, settings, f"scratch/checkpoints/{recipe.name}", desc=recipe.name)
+    return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
+
+
+def keep(folder: str, made: Made) -> None:
+    """Write a made model where later chapters load it."""
+    if made.checkpoint:
+        policy.refer(folder, made.checkpoint)
+    else:
+        policy.save(folder, made.policy)
+
+
+def describe(recipe: Recipe) -> dict[str, str | int | float]:
+    """A recipe as one flat row."""
+    row = asdict(recipe)
+    return {**{key: value for key, value in row.items() if key != "mix"}, **row["mix"]}
+
+
+def recipes(names: Sequence[str], **columns: Sequence) -> list[Recipe]:
+    """The recipes of some models, one value of every column (a field of `Recipe` or `Mix`) for each name."""
+    for key, values in columns.items():
+        if len(values) != len(names):
+            raise ValueError(
+                f"{key} has {len(values)} values for {len(names)} names. Give one for each of {list(names)}."
+            )
+    found = []
+    for number, name in enumerate(names):
+        row = {key: values[number] for key, values in columns.items()}
+        if row["start"] == name or row["start"] in names[number + 1 :]:
+            raise ValueError(f"{name} starts from {row['start']!r}, which is made later. Name it after its start.")
+        mix = Mix(**{field.name: row.pop(field.name) for field in fields(Mix)})
+        found.append(Recipe(name=name, mix=mix, **row))
+    return found

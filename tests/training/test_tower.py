@@ -1,0 +1,67 @@
+"""The tower: labels say what is in each patch, training is deterministic and teaches something."""
+
+import pytest
+import torch
+
+from mmrlhf_core.miniworld import scenes
+from mmrlhf_core.miniworld.scenes import Fact, Scene
+from mmrlhf_core.models import policy
+from mmrlhf_core.training import base, lessons, tower
+
+GRID = Scene("shapes", "snow", 1, (Fact("b3", "a large red circle"),))
+
+
+def test_a_patch_is_named_by_its_cell_and_what_is_in_it():
+    ((_, shown),) = tower.labels(GRID)
+    assert shown[9] == {"b3", "large", "red", "circle"}  # row 3, column b: 4 * 2 + 1
+    assert shown[0] == {"a1", "nothing"}
+
+
+@pytest.mark.parametrize(
+    ("family", "fact", "places", "words"),
+    [
+        ("chart", Fact("third", "a blue bar of 5"), (2, 6, 10, 14), ("blue", "5")),
+        ("sign", Fact("bottom", "the number 4 7"), (8, 9, 10, 11), ("4", "7")),
+        ("clip", Fact("end", "a large red circle bottom left"), (8, 9, 12, 13), ("large", "red", "circle")),
+        ("pair", Fact("two d4", "a small black cross"), (15,), ("small", "black", "cross")),
+    ],
+)
+def test_facts_cover_the_patches_they_are_drawn_on(family, fact, places, words):
+    assert tower.patches(family, fact) == (places, words)
+
+
+def test_digits_stand_one_per_patch_and_pictures_of_a_pair_show_their_own():
+    sign = Scene("sign", "snow", 1, (Fact("middle", "the word exit"), Fact("bottom", "the number 4 7")))
+    ((_, shown),) = tower.labels(sign)
+    assert [shown[8 + i] - {"bottom"} for i in range(4)] == [{"4"}, {"7"}, {"nothing"}, {"nothing"}]
+    pair = Scene("pair", "snow", 1, (Fact("one a1", "a large red circle"), Fact("two b1", "a small red circle")))
+    (_, one), (_, two) = tower.labels(pair)
+    assert "red" in one[0]
+    assert "red" not in one[1]
+    assert "small" in two[1]
+    assert "red" not in two[0]
+
+
+def test_a_large_picture_is_seen_whole_and_in_quarters():
+    found = tower.labels(Scene("tiles", "snow", 1, (Fact("c1", "a red circle"),)))
+    assert [image.size for image, _ in found] == [(64, 64)] * 5
+    assert found[0][1][2] == {"c1", "red", "circle"}
+    assert [found[2][1][patch] for patch in (0, 1, 4, 5)] == [{"red", "circle"}] * 4  # right upper quarter
+    assert found[1][1][0] == {"nothing"}
+
+
+def test_every_label_is_one_token_of_the_tokenizer():
+    drawn = [scenes.draw(seed, family) for family in scenes.FAMILIES for seed in range(20)]
+    words = set(lessons.words())
+    assert all(said <= words for scene in drawn for _, shown in tower.labels(scene) for said in shown)
+
+
+def test_the_same_seed_gives_the_same_tower_and_the_loss_falls():
+    drawn = [scenes.draw(seed, "shapes") for seed in range(16)]
+    makers = [policy.create("llava_onevision", lessons.words(), base.size(96, 1), 0) for _ in range(2)]
+    rows = [tower.pretrain(one, drawn, lessons.words(), 20, 8, 4e-3, seed=1) for one in makers]
+    assert rows[0] == rows[1]
+    weights, again = (one.model.state_dict() for one in makers)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert rows[0][-1]["loss"] < rows[0][0]["loss"]
+    assert tower.pretrain(makers[0], drawn, lessons.words(), 0, 8, 4e-3, seed=1) == []
