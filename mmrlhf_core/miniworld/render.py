@@ -6,7 +6,6 @@ Pictures are 64×64, four cells of 16 by four, so that a vision tower with 16×1
 
 from functools import cache
 from itertools import pairwise
-from math import cos, pi, sin
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -83,14 +82,9 @@ def _shape(pen: ImageDraw.ImageDraw, phrase: str, x: float, y: float, r: float) 
         pen.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=fill)
     elif "triangle" in words:
         pen.polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], fill=fill)
-    elif "diamond" in words:
-        pen.polygon([(x, y - r), (x + 0.8 * r, y), (x, y + r), (x - 0.8 * r, y)], fill=fill)
-    elif "cross" in words:
+    else:
         pen.rectangle((x - r, y - 0.3 * r, x + r, y + 0.3 * r), fill=fill)
         pen.rectangle((x - 0.3 * r, y - r, x + 0.3 * r, y + r), fill=fill)
-    else:
-        rays = [(r if i % 2 == 0 else 0.42 * r, i * pi / 5 - pi / 2) for i in range(10)]
-        pen.polygon([(x + long * cos(turn), y + long * sin(turn)) for long, turn in rays], fill=fill)
 
 
 def _grid(facts: list[Fact] | tuple[Fact, ...], theme: str, rng: Random, side: int) -> Image.Image:
@@ -100,9 +94,9 @@ def _grid(facts: list[Fact] | tuple[Fact, ...], theme: str, rng: Random, side: i
     for fact in facts:
         row, column = divmod(CELLS.index(fact.place.split()[-1]), 4)
         large = "large" in fact.thing
-        slack = 1 if large else (cell - 10) // 2
+        slack = 1 if large else (cell - (16 if side > SIDE else 12)) // 2
         x, y = (cell * (i + 0.5) - 0.5 + rng.randint(-slack, slack) for i in (column, row))
-        _shape(pen, fact.thing, x, y, 6.5 if large else 5 if side > SIDE else 4)
+        _shape(pen, fact.thing, x, y, 6.5 if large else 8 if side > SIDE else 5)
     return image
 
 

@@ -23,7 +23,7 @@ from random import Random
 FAMILIES = ("shapes", "chart", "sign", "clip", "pair", "tiles")
 SIZES = ("large", "small")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
-KINDS = ("circle", "square", "triangle", "diamond", "star", "cross")
+KINDS = ("circle", "square", "triangle", "cross")
 CELLS = tuple(f"{column}{row}" for row in range(1, 5) for column in "abcd")
 BARS = ("first", "second", "third", "fourth")
 ROWS = ("top", "middle", "bottom", "foot")

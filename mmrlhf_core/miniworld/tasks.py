@@ -80,8 +80,10 @@ def _exists_at(scene: Scene, rng: Random) -> Draft:
 
 
 def _exists(scene: Scene, rng: Random) -> Draft:
-    key, seen = rng.choice(YES_NO), {fact.thing.split()[-1] for fact in scene.facts}
-    kind = rng.choice([kind for kind in KINDS if (kind in seen) == (key == "yes")])
+    seen = {fact.thing.split()[-1] for fact in scene.facts}
+    absent = [kind for kind in KINDS if kind not in seen]
+    key = rng.choice(YES_NO if absent else YES_NO[:1])
+    kind = rng.choice(sorted(seen) if key == "yes" else absent)
     return Draft(f"is there a {kind} ?", _having(scene, kind), key, YES_NO)
 
 

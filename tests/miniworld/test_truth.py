@@ -99,7 +99,7 @@ def test_repetition_changes_nothing(question: questions.Question, text: str) -> 
         ("at a1 a large red circle .", (3, 5, 5)),  # half of the facts
         ("at a1 a circle . at c2 a small blue square .", (3, 5, 5)),  # vague is right but not whole
         ("at a1 a large red circle . at c3 a small blue square .", (5, 3, 5)),  # wrong place is not missing too
-        ("at a1 a large red circle . at c2 a small blue square . at d4 a large black star .", (5, 3, 5)),
+        ("at a1 a large red circle . at c2 a small blue square . at d4 a large black cross .", (5, 3, 5)),
         ("at a1 a large red circle . at a1 nothing . at c2 a small blue square .", (5, 3, 5)),  # contradiction
         ("at first a red bar of 5 .", (1, 1, 5)),  # speaks of a chart that is not there
         ("", (1, 1, 5)),
@@ -170,9 +170,9 @@ def test_public_signs_must_be_answered() -> None:
 
 
 def test_critiques_look_claims_up() -> None:
-    text = "at a1 a large blue circle . at d4 a small red star ."
+    text = "at a1 a large blue circle . at d4 a small red cross ."
     assert truth.critique(text, DESCRIBE) == (
-        "at a1 a large blue circle ? a large red circle : wrong . at d4 a small red star ? nothing : wrong . "
+        "at a1 a large blue circle ? a large red circle : wrong . at d4 a small red cross ? nothing : wrong . "
         "missing at c2 a small blue square : wrong ."
     )
     one = ask(SIGN, "lookalike")
@@ -183,7 +183,7 @@ def test_critiques_look_claims_up() -> None:
 
 
 def test_long_garbage_is_checked_in_time() -> None:
-    text = "at a1 a large red circle and so on at b2 a small star ? " * 20_000
+    text = "at a1 a large red circle and so on at b2 a small cross ? " * 20_000
     verdict = check(text, DESCRIBE)
     assert len(verdict.claims) == 2
 
