@@ -28,7 +28,7 @@ def test_bytes_are_pinned() -> None:
     digest = hashlib.sha256(
         b"".join(i.tobytes() for f in FAMILIES for s in range(5) for i in render(scenes.draw(s, f)))
     )
-    assert digest.hexdigest()[:16] == "9a2b2c5e8b634548"
+    assert digest.hexdigest()[:16] == "4429b5b13f71fc0f"
 
 
 @pytest.mark.parametrize("family", ["shapes", "tiles"])
@@ -50,7 +50,7 @@ def test_all_shapes_and_sizes_look_different() -> None:
         for kind in scenes.KINDS:
             image = render(Scene("shapes", "snow", 5, (Fact("b2", f"a {size} red {kind}"),)))[0]
             looks.add(image.tobytes())
-    assert len(looks) == 12
+    assert len(looks) == len(scenes.SIZES) * len(scenes.KINDS)
 
 
 def test_bars_are_as_high_as_they_say() -> None:

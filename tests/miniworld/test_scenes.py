@@ -20,7 +20,7 @@ def test_the_same_seed_is_the_same_scene(family: str) -> None:
 
 def test_a_scene_is_pinned() -> None:
     """A change of the grammar changes every stored id, so it has to be made on purpose."""
-    assert str(scenes.draw(7, "shapes").facts[0]) == "at a1 a small red triangle"
+    assert str(scenes.draw(7, "shapes").facts[0]) == "at a1 a large blue triangle"
     assert [str(fact) for fact in scenes.draw(7, "chart").facts] == [
         "at first a purple bar of 1",
         "at second a blue bar of 7",
