@@ -6,15 +6,16 @@ responses, its rows a preference graph. The class of a question is the first com
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmrlhf_core import media, records, rows, storage
-from mmrlhf_core.records import Pair, Query, Ranking, Reject, Response
+from mmrlhf_core.annotation.graph import Conflict, conflicts
+from mmrlhf_core.records import Pair, Query, Reject, Response
 from mmrlhf_core.rows import BadRow, SourceError
 
 MM_RLHF = ("id", "image", "images", "video", "prompt", "chosen", "rejected", "chosen_reason", "rejected_reason")
@@ -24,14 +25,6 @@ _SHARED = re.compile(r" @\d+$")  # ends the name of the second query of an id th
 _TEXTS = ("id", "prompt", "chosen", "rejected")
 _REASONS = ("chosen_reason", "rejected_reason")
 _MEDIA = {"image": str, "images": list, "video": str}
-
-
-class Conflict(NamedTuple):
-    """Rows that do not go together; nothing is left out because of it."""
-
-    kind: str  # "contradiction": each preferred to the other; "cycle": three or more in a ring; "shared id"
-    query: str
-    responses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -231,56 +224,6 @@ def _finished(
         total,
         dict(sorted(unread.items())),
     )
-
-
-# ---------------------------------------------------------------- the preference graph
-
-
-def by_query(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
-    """The pairs of each query, in order."""
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        groups[pair.query].append(pair)
-    return dict(groups)
-
-
-def _worse(pairs: Sequence[Pair]) -> dict[str, set[str]]:
-    """For each response of one query, all that are worse than it, directly or through others."""
-    worse: dict[str, set[str]] = {}
-    for pair in pairs:
-        worse.setdefault(pair.chosen, set()).add(pair.rejected)
-        worse.setdefault(pair.rejected, set())
-    for middle in worse:
-        for name in worse:
-            if middle in worse[name]:
-                worse[name] |= worse[middle]
-    return worse
-
-
-def conflicts(pairs: Iterable[Pair]) -> list[Conflict]:
-    """Contradictions and cycles of each query's preference graph."""
-    found = []
-    for query, group in by_query(pairs).items():
-        edges = {(pair.chosen, pair.rejected) for pair in group}
-        twice = [(a, b) for a, b in edges if a < b and (b, a) in edges]
-        found += [Conflict("contradiction", query, both) for both in sorted(twice)]
-        worse, rings = _worse(group), set()
-        for name in worse:
-            if name in worse[name]:
-                rings.add(tuple(sorted(other for other in worse[name] if name in worse[other])))
-        found += [Conflict("cycle", query, ring) for ring in sorted(rings) if len(ring) > 2]
-    return found
-
-
-def ranking(pairs: Sequence[Pair]) -> Ranking | None:
-    """The order with ties whose pairs of different rank are exactly these pairs of one query; None if there is none."""
-    worse = _worse(pairs)
-    sizes = sorted({len(below) for below in worse.values()}, reverse=True)
-    ranks = {name: sizes.index(len(below)) + 1 for name, below in worse.items()}
-    implied = {(a, b) for a in ranks for b in ranks if ranks[a] < ranks[b]}
-    if implied != {(pair.chosen, pair.rejected) for pair in pairs}:
-        return None
-    return Ranking(pairs[0].query, "published", tuple(ranks), tuple(ranks.values()))
 
 
 # ---------------------------------------------------------------- writing

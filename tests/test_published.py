@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmrlhf_core import exports, published
-from mmrlhf_core.published import MM_RLHF, VL_REWARD, Conflict
+from mmrlhf_core.annotation import graph
+from mmrlhf_core.annotation.graph import Conflict
+from mmrlhf_core.published import MM_RLHF, VL_REWARD
 from mmrlhf_core.records import Pair
 from mmrlhf_core.rows import SourceError
 
@@ -101,7 +103,7 @@ def test_rows_of_one_query_are_gathered(tmp_path, folder):
         ("q1/2", "a cat"),
         ("q1/3", "a bird"),
     ]
-    assert published.ranking(found.pairs[:3]).order == "1>2>3"
+    assert graph.ranking(found.pairs[:3]).order == "1>2>3"
     assert back(found)[:5] == rows[:5]
     assert back(found)[5] == rows[5] | {"chosen_reason": ""}
 
@@ -133,7 +135,7 @@ def test_contradictions_and_cycles_are_reported_and_kept(tmp_path):
         Conflict("cycle", "q2", ("q2/1", "q2/2", "q2/3")),
     )
     assert back(found) == rows
-    assert published.ranking(found.pairs[:3]) is None
+    assert graph.ranking(found.pairs[:3]) is None
 
 
 # ---------------------------------------------------------------- bad rows
@@ -245,8 +247,8 @@ def test_gathering_keeps_every_pair_and_finds_the_ranking(tmp_path_factory, rows
     assert back(found) == rows
     assert len(found.responses) == len({(row["id"], row[key]) for row in rows for key in ("chosen", "rejected")})
     assert not found.conflicts
-    for group in published.by_query(found.pairs).values():
-        order = published.ranking(group)
+    for group in graph.by_query(found.pairs).values():
+        order = graph.ranking(group)
         rank = dict(zip(order.responses, order.ranks, strict=True))
         assert {(a, b) for a in rank for b in rank if rank[a] < rank[b]} == {(p.chosen, p.rejected) for p in group}
 
@@ -271,6 +273,6 @@ def test_conflicts_are_found_as_a_naive_walk_finds_them(edges):
 
     rings = {tuple(sorted(b for b in reached(a) if a in reached(b))) for a in "abcde" if a in reached(a)}
     both = {tuple(sorted(edge)) for edge in edges if edge[::-1] in edges}
-    found = published.conflicts([Pair("q", a, b) for a, b in edges])
+    found = graph.conflicts([Pair("q", a, b) for a, b in edges])
     assert {c.responses for c in found if c.kind == "cycle"} == {ring for ring in rings if len(ring) > 2}
     assert {c.responses for c in found if c.kind == "contradiction"} == both

@@ -5,11 +5,12 @@ The published files hold only its outcome; `from_published` puts that into the s
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from mmrlhf_core import records, storage
+from mmrlhf_core.annotation import graph
 from mmrlhf_core.annotation import pairs as pairing
 from mmrlhf_core.miniworld import annotators
 from mmrlhf_core.miniworld.annotators import Annotator, Sheet
@@ -109,6 +110,25 @@ def simulate(
         len(experts),
         len(again),
     )
+
+
+def from_pairs(queries: Sequence[Query], responses: Sequence[Response], pairs: Sequence[Pair]) -> Campaign:
+    """What published pairs say of a campaign: each response's reason, and the order where the pairs are a whole one."""
+    critiques: dict[str, Critique] = {}
+    for pair in pairs:
+        for name, reason in ((pair.chosen, pair.chosen_reason), (pair.rejected, pair.rejected_reason)):
+            critiques.setdefault(name, Critique(name, pair.query, "published", reason))
+    orders = [
+        replace(one, annotator="panel") for group in graph.by_query(pairs).values() if (one := graph.ranking(group))
+    ]
+    return Campaign(tuple(queries), tuple(responses), (), tuple(orders), tuple(critiques.values()), 0, 0)
+
+
+def truth_scores(made: Campaign) -> dict[str, float]:
+    """The true overall score of each response; empty unless the queries are of MiniWorld."""
+    if any(query.source != "miniworld" for query in made.queries):
+        return {}
+    return {one.id: float(annotators.verdict(one.text, one.query.partition("~")[0]).score) for one in made.responses}
 
 
 def write(folder: str | Path, made: Campaign, pairs: Sequence[Pair]) -> None:

@@ -1,7 +1,7 @@
 """From rankings to pairs: the panel's order, which pairs to make, how many there can be, and which part they go to."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from statistics import fmean
@@ -68,7 +68,7 @@ def typical(judgements: Iterable[Judgement]) -> Judgement:
 # ---------------------------------------------------------------- pairs
 
 
-def _ordered(ranking: Ranking, how: str) -> list[tuple[str, str, int]]:
+def ordered(ranking: Ranking, how: str) -> list[tuple[str, str, int]]:
     """(better, worse, ranks between) of the pairs that `how` asks for."""
     rank = dict(zip(ranking.responses, ranking.ranks, strict=True))
     most = max(ranking.ranks) - 1
@@ -77,11 +77,16 @@ def _ordered(ranking: Ranking, how: str) -> list[tuple[str, str, int]]:
 
 
 def make(
-    rankings: Iterable[Ranking], judgements: Iterable[Judgement], critiques: Iterable[Critique], how: str = "all"
+    rankings: Iterable[Ranking],
+    judgements: Iterable[Judgement],
+    critiques: Iterable[Critique],
+    texts: Mapping[str, str],
+    how: str = "all",
 ) -> list[Pair]:
     """Pairs of responses of different rank: all of them, only best against worst, or only of neighbouring ranks.
 
-    The paper takes all; "hardest" is what it says others take, the pairs with the largest difference of rank.
+    The paper takes all; "hardest" is what it says others take, the pairs with the largest difference of rank. `texts`
+    by response: where two models gave the same answer, the same two texts make one pair.
     """
     if how not in HOW:
         raise ValueError(f"No way {how!r} to make pairs. Give {', '.join(HOW)}.")
@@ -89,35 +94,31 @@ def make(
     for one in latest(judgements):
         given[one.response].append(one)
     scales = ("overall", *SCALES)
-    mean = {
-        name: {scale: fmean(getattr(one, scale) for one in rows) for scale in scales} for name, rows in given.items()
-    }
+    mean = {name: [fmean(getattr(one, scale) for one in rows) for scale in scales] for name, rows in given.items()}
     why = {one.response: one.reason for one in critiques}
-    pairs = []
+    pairs: dict[tuple[str, str, str], Pair] = {}
     for ranking in rankings:
-        origin = ranking.repair or "ranked"
-        for better, worse, steps in _ordered(ranking, how):
-            margin = [mean[better][scale] - mean[worse][scale] for scale in scales]
-            pairs.append(Pair(ranking.query, better, worse, why[better], why[worse], steps, *margin, origin))
-    return pairs
+        for better, worse, steps in ordered(ranking, how):
+            key = (ranking.query, texts[better], texts[worse])
+            margins = [a - b for a, b in zip(mean[better], mean[worse], strict=True)]
+            told = (why[better], why[worse], steps, *margins, ranking.repair or "ranked")
+            pairs.setdefault(key, Pair(ranking.query, better, worse, *told))
+    return list(pairs.values())
 
 
-def counts(queries: Iterable[Query], rankings: Iterable[Ranking], pairs: Iterable[Pair]) -> pd.DataFrame:
-    """Per class: queries, responses as they were ranked, pairs there could be without ties, pairs there are."""
+def counts(
+    queries: Iterable[Query], rankings: Iterable[Ranking], pairs: Iterable[Pair], texts: Mapping[str, str]
+) -> pd.DataFrame:
+    """Per class: queries, responses, different texts among them, pairs these allow without ties, pairs there are."""
     category = {query.id: query.category for query in queries}
-    rows = [
-        {
-            "category": category[one.query],
-            "queries": 1,
-            "responses": (k := len(one.responses)),
-            "ceiling": k * (k - 1) // 2,
-        }
-        for one in rankings
-    ]
+    rows = []
+    for one in rankings:
+        k = len({texts[name] for name in one.responses})
+        head = {"category": category[one.query], "queries": 1, "responses": len(one.responses)}
+        rows.append(head | {"different": k, "ceiling": k * (k - 1) // 2})
     table = pd.DataFrame(rows).groupby("category").sum()
-    table["pairs"] = (
-        pd.Series([category[pair.query] for pair in pairs]).value_counts().reindex(table.index, fill_value=0)
-    )
+    number = pd.Series([category[pair.query] for pair in pairs]).value_counts()
+    table["pairs"] = number.reindex(table.index, fill_value=0)
     table.loc["all"] = table.sum()
     return table.assign(share=table["pairs"] / table["ceiling"])
 

@@ -41,6 +41,11 @@ def agreement_table(table: pd.DataFrame, category: Mapping[str, str], draws: int
     return pd.DataFrame(rows, columns=["class", "scale", "measure", "queries", *ENDS])
 
 
+def in_words(rows: pd.DataFrame) -> pd.Series:
+    """`0.53 [0.50, 0.56]` for each row with value, low, high."""
+    return pd.Series([f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows.itertuples()], rows.index, str)
+
+
 def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Per annotator and scale: weighted κ with all others, leave-one-out share, mean deviation and its spread."""
     parts = []
@@ -154,8 +159,8 @@ def inversion_table(
 ) -> pd.DataFrame:
     """Shares of the people's pairs that a judge orders the other way and that it does not tell apart, per class."""
     found = [(category[one.query], *bradley_terry.inversions(one, scores)) for one in rankings]
-    parts = []
-    for name in ("all", *sorted({row[0] for row in found})):
+    parts = [pd.DataFrame(columns=["class", "outcome", "pairs", *ENDS])][: not found]
+    for name in ("all", *sorted({row[0] for row in found})) if found else ():
         mine = np.array([row[1:] for row in found if name in ("all", row[0])], float)
         cluster, n = np.repeat(np.arange(len(mine)), 4), len(mine)
         counts = agreement.cells(cluster, np.tile(range(4), n), mine[:, [0, 2, 1, 2]].ravel(), 4)
@@ -177,6 +182,21 @@ def enough_table(
     low, high = np.quantile(found, (0.025, 0.975), axis=-1)
     columns = {"annotators": range(1, len(found) + 1), "value": found.mean(-1), "low": low, "high": high}
     return pd.DataFrame(columns)
+
+
+def case_table(kinds: Sequence[str], right: Mapping[str, Sequence[float]], draws: int, seed: int) -> pd.DataFrame:
+    """Share of cases decided rightly by each judge, per kind; `right` holds 1, 0 or a share per case."""
+    parts = []
+    for kind in dict.fromkeys(kinds):
+        mine = np.array([one == kind for one in kinds])
+        for name, values in right.items():
+            hits = np.array(values)[mine]
+            weights = np.stack((hits, np.ones(len(hits))), -1).ravel()
+            counts = agreement.cells(np.repeat(np.arange(len(hits)), 2), np.tile([0, 1], len(hits)), weights, 2)
+            found = _rows([name], agreement.interval(counts, agreement.share, draws, seed))
+            parts.append(found.rename_axis("judge").reset_index().assign(kind=kind, cases=len(hits)))
+    columns = ["kind", "judge", "cases", *ENDS]
+    return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
 
 
 def categories(queries: Iterable[Query]) -> dict[str, str]:

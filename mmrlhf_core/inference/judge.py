@@ -13,11 +13,12 @@ from mmrlhf_core.records import Judgement
 
 
 def by_checking(
-    policy: Policy, asked: Sequence[Prompt], responses: Sequence[str], max_new_tokens: int = 96, seed: int = 0
+    policy: Policy | None, asked: Sequence[Prompt], responses: Sequence[str], max_new_tokens: int = 96
 ) -> list[float]:
     """Share of the claims of each response that the policy calls right when it is asked to check them, greedily.
 
-    A response that claims nothing gets 0. `asked` holds the prompt of each response's query, for its pictures.
+    A response that claims nothing gets 0; where none does, no policy is needed. `asked` holds the prompt of each
+    response's query, for its pictures.
     """
     said = [" ".join(f"{claim} ." for claim in claims.read(text)) for text in responses]
     work = {}
@@ -25,9 +26,8 @@ def by_checking(
         if text:
             work[id(prompt), text] = Prompt(f"check : {text}", prompt.images, prompt.clip)
     names = [str(number) for number in range(len(work))]
-    replies = generate.sample(
-        policy, list(work.values()), names, max_new_tokens=max_new_tokens, seed=seed, desc="judge"
-    )
+    limit = {"max_new_tokens": max_new_tokens, "desc": "judge"}
+    replies = generate.sample(policy, list(work.values()), names, **limit) if work else []
     found = {key: truth.verdicts(reply[0]) for key, reply in zip(work, replies, strict=True)}
     scores = []
     for prompt, text in zip(asked, said, strict=True):

@@ -66,7 +66,7 @@ def test_equally_bad_answers_get_a_written_one():
 
 def test_pairs_mostly_agree_with_the_truth_and_never_pair_equal_texts(made):
     text = {one.id: one.text for one in made.responses}
-    found = pairs.make(made.panel, made.judgements, made.critiques)
+    found = pairs.make(made.panel, made.judgements, made.critiques, {one.id: one.text for one in made.responses})
     right = wrong = 0
     for pair in found:
         assert text[pair.chosen] != text[pair.rejected]
@@ -77,7 +77,7 @@ def test_pairs_mostly_agree_with_the_truth_and_never_pair_equal_texts(made):
 
 
 def test_the_same_seed_repeats_the_campaign_to_the_byte(made, tmp_path):
-    found = pairs.make(made.panel, made.judgements, made.critiques)
+    found = pairs.make(made.panel, made.judgements, made.critiques, {one.id: one.text for one in made.responses})
     campaign.write(tmp_path / "one", made, found)
     again = run([one for query in QUERIES for one in answers(query)])
     campaign.write(tmp_path / "two", again, found)

@@ -20,12 +20,13 @@ def judged(**overall: tuple[int, int, int]) -> list[Judgement]:
     return [Judgement("q", name, "x", *scores) for name, scores in overall.items()]
 
 
+TEXTS = {name: f"text {name}" for name in IDS}
 CRITIQUES = [Critique(name, "q", "x", f"why {name}") for name in IDS]
 JUDGED = judged(a=(5, 5, 5), b=(4, 5, 5), c=(4, 3, 5), d=(1, 1, 4))
 
 
 def made(ranking: Ranking, how: str = "all") -> set[tuple[str, str, int]]:
-    return {(one.chosen, one.rejected, one.steps) for one in pairs.make([ranking], JUDGED, CRITIQUES, how)}
+    return {(one.chosen, one.rejected, one.steps) for one in pairs.make([ranking], JUDGED, CRITIQUES, TEXTS, how)}
 
 
 def test_the_panel_ranks_by_mean_rank_and_ties_stay_ties():
@@ -53,10 +54,10 @@ def test_all_hardest_and_adjacent_pairs_by_hand():
 
 def test_pairs_carry_reasons_margins_and_origin():
     more = [*JUDGED, Judgement("q", "b", "y", 2, 5, 5), replace(JUDGED[0], helpfulness=4, round=1)]
-    (one,) = pairs.make([ranked(1, 2, repair="")], more, CRITIQUES)
+    (one,) = pairs.make([ranked(1, 2, repair="")], more, CRITIQUES, TEXTS)
     assert (one.chosen_reason, one.rejected_reason, one.origin) == ("why a", "why b", "ranked")
     assert (one.margin, one.helpfulness, one.faithfulness, one.ethics) == (1.0, 1.0, 0.0, 0.0)  # a: 4 of round 1; b: 3
-    (one,) = pairs.make([ranked(1, 2, repair="written")], JUDGED, CRITIQUES)
+    (one,) = pairs.make([ranked(1, 2, repair="written")], JUDGED, CRITIQUES, TEXTS)
     assert one.origin == "written"
 
 
@@ -82,10 +83,19 @@ def test_counts_stand_beside_the_ceiling():
         Query("o", "?", "text", (), "mcq"),
     ]
     rankings = [ranked(1, 2, 2, 3), ranked(1, 1, query="p"), ranked(1, 2, 3, query="o")]
-    found = pairs.counts(queries, rankings, pairs.make(rankings, JUDGED, CRITIQUES))
-    assert found.loc["long"].tolist() == [1, 4, 6, 5, 5 / 6]
-    assert found.loc["mcq"].tolist() == [2, 5, 4, 3, 3 / 4]
-    assert found.loc["all"].tolist() == [3, 9, 10, 8, 0.8]
+    found = pairs.counts(queries, rankings, pairs.make(rankings, JUDGED, CRITIQUES, TEXTS), TEXTS)
+    assert found.loc["long"].tolist() == [1, 4, 4, 6, 5, 5 / 6]
+    assert found.loc["mcq"].tolist() == [2, 5, 5, 4, 3, 3 / 4]
+    assert found.loc["all"].tolist() == [3, 9, 9, 10, 8, 0.8]
+
+
+def test_the_same_two_texts_make_one_pair():
+    same = TEXTS | {"b": TEXTS["a"]}
+    ranking = ranked(1, 1, 2, 3)
+    found = pairs.make([ranking], JUDGED, CRITIQUES, same)
+    assert [(one.chosen, one.rejected) for one in found] == [("a", "c"), ("a", "d"), ("c", "d")]
+    row = pairs.counts([Query("q", "?", "text", (), "long")], [ranking], found, same).loc["long"]
+    assert row.tolist() == [1, 4, 3, 3, 3, 1.0]
 
 
 ranks = st.lists(st.integers(1, 4), min_size=2, max_size=4).map(
