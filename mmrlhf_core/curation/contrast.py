@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.stats import binomtest
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mmrlhf_core import storage
 from mmrlhf_core.curation import embed

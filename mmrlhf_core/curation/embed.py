@@ -19,7 +19,7 @@ from accelerate import PartialState
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mmrlhf_core import records, storage
 from mmrlhf_core.models import policy

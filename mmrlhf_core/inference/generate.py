@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import transformers as hf
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy, rotary_axes

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers as hf
 from safetensors.torch import save as to_bytes
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mmrlhf_core import storage
 from mmrlhf_core.models import prompts

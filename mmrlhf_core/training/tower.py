@@ -16,7 +16,7 @@ import torch
 import transformers as hf
 from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mmrlhf_core.miniworld.render import SIDE, render
 from mmrlhf_core.miniworld.scenes import BARS, CELLS, NOTHING, QUARTERS, ROWS, Fact, Scene
