@@ -106,8 +106,9 @@ def trl_rows(case: cases.Case) -> dict[str, cases.Row]:
 def base_of(name: str) -> str:
     """The plain row that a row is compared with."""
     kind = name.split(":")[0]
-    plain = "pair by pair, full logits, online reference"
-    return f"{kind}: each response once" if kind.startswith("reward") else plain
+    if kind == "one-time":
+        return name
+    return f"{kind}: each response once" if kind.startswith("reward") else "pair by pair, full logits, online reference"
 
 
 def tree_of(name: str) -> str:
