@@ -6,6 +6,7 @@ under any layout goes on in plain processes.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,14 @@ def save_moments(engine: Any, folder: str | Path, write: bool) -> None:
         save_file(moments, Path(folder) / MOMENTS)
 
 
-def load_moments(model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, step: int) -> None:
-    """Put moments that were gathered into a plain Adam that has taken `step` steps."""
+def load_moments(
+    model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, step: int, rates: Sequence[float]
+) -> None:
+    """Put moments that were gathered into a plain Adam that has taken `step` steps and goes on at `rates`."""
     with safe_open(Path(folder) / MOMENTS, "pt") as file:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                state = {
-                    moment: file.get_tensor(f"{name}.{moment}").to(parameter) for moment in ("exp_avg", "exp_avg_sq")
-                }
+                state = {moment: file.get_tensor(f"{name}.{moment}").to(parameter) for moment in ADAM}
                 optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

@@ -156,3 +156,10 @@ def collate(examples: Sequence[Example], weighting: str = "pair", negative_margi
 def total(batches: Iterable[dict[str, Any]]) -> Tensor:
     """Sums of the weights over micro-batches: [pair, critique, tie]."""
     return torch.stack([torch.stack([part.sum() for part in batch["weights"].values()]) for batch in batches]).sum(0)
+
+
+def tower_calls(tree: ranked.Tree) -> int:
+    """How often the vision tower runs for a batch: once for its pictures, once for each length of its clips."""
+    pictures = any("pixel_values" in media for media in tree.media)
+    clips = [media["pixel_values_videos"] for media in tree.media if "pixel_values_videos" in media]
+    return pictures + len({clip.shape[1] if clip.dim() == 5 else 0 for clip in clips})

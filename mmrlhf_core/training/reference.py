@@ -104,13 +104,14 @@ class ReferenceCache:
 
     def tokens(self, query: Query, name: str) -> list[Tensor]:
         """log π_ref of every response token, K tensors [R_k]. A missing entry is an error that names the query."""
-        if gaps := self.missing(query):
+        found = [self.entries.get(key) for key in keys(query)]
+        if gaps := [number for number, tokens in enumerate(found) if tokens is None]:
             raise ValueError(
                 f"Query {name!r}: no reference log-probabilities for responses {gaps} under reference "
                 f"{self.identity[:16]}. The cache holds another model's, or the prompt, picture or responses have "
                 "changed. Run reference.fill with this reference first."
             )
-        return [self.entries[key] for key in keys(query)]
+        return found
 
 
 def _compute(model: PreTrainedModel, group: Sequence[Query], cache: ReferenceCache) -> None:

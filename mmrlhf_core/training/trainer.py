@@ -73,6 +73,7 @@ def arguments(folder: str | Path, **given: Any) -> hf.TrainingArguments:
     """`TrainingArguments` for the trainers here: nothing dropped from batches, no NaN hidden, no reports unasked."""
     fixed = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "label_names": []}
     usual = {"report_to": [], "logging_steps": 10, "save_strategy": "no", "ddp_find_unused_parameters": False}
+    usual["dataloader_pin_memory"] = torch.cuda.is_available()
     return hf.TrainingArguments(output_dir=str(folder), **{**usual, **given, **fixed})
 
 
@@ -109,18 +110,28 @@ class RankedTrainer(hf.Trainer):
     # one optimizer step
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of a step, and what its losses are divided by, over all processes: [3]."""
+        """The micro-batches of a step, and what its losses are divided by, over all processes: [3].
+
+        ZeRO-3 and FSDP need equally many calls of each module on every process: the head's are evened out, the
+        tower's have to be equal.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._ids, self._micro = [], 0
         if not batches:
             return batches, None
         chunk = self.accelerator.unwrap_model(self.model).chunk
-        calls = torch.tensor([-(-len(batch["tree"].targets) // chunk) for batch in batches])
-        seen = torch.cat([examples.total(batches).to(device), calls.to(device).double()])
-        seen = self.accelerator.gather(seen[None])
-        for batch, most in zip(batches, seen[:, len(ITEMS) :].amax(0).long().tolist(), strict=True):
+        heads = torch.tensor([-(-len(batch["tree"].targets) // chunk) for batch in batches])
+        towers = torch.tensor([examples.tower_calls(batch["tree"]) for batch in batches])
+        seen = torch.cat([examples.total(batches), heads.double(), towers.double()]).to(device)
+        weights, heads, towers = self.accelerator.gather(seen[None]).split([len(ITEMS), len(batches), len(batches)], 1)
+        if (towers != towers[0]).any():
+            raise ValueError(
+                f"Some processes have pictures or clips in a micro-batch of step {self.state.global_step + 1} and "
+                f"others have not (here: {', '.join(batches[0]['ids'])} …). Train queries without media on their own."
+            )
+        for batch, most in zip(batches, heads.amax(0).long().tolist(), strict=True):
             batch["calls"] = most
-        return batches, seen[:, : len(ITEMS)].sum(0).clamp(min=1)
+        return batches, weights.sum(0).clamp(min=1)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -261,6 +272,8 @@ class RankedTrainer(hf.Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Put a checkpoint's weights, from whatever layout, into the model."""
         folder, target = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
+        if self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         if isinstance(target.model, PeftModel):
             target.model.load_adapter(str(folder), target.model.active_adapter, is_trainable=True)
         else:
@@ -272,10 +285,11 @@ class RankedTrainer(hf.Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint and not self.is_deepspeed_enabled and (Path(checkpoint) / checkpoints.MOMENTS).is_file():
-            model = self.accelerator.unwrap_model(self.model)
-            checkpoints.load_moments(model, self.optimizer.optimizer, checkpoint, self.state.global_step)
             schedule = torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True)
             self.lr_scheduler.load_state_dict(schedule)
+            rates = self.lr_scheduler.get_last_lr()
+            model = self.accelerator.unwrap_model(self.model)
+            checkpoints.load_moments(model, self.optimizer.optimizer, checkpoint, self.state.global_step, rates)
 
 
 class PreferenceTrainer(RankedTrainer):

@@ -2,12 +2,14 @@
 
 import gc
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import ranked_examples as tiny
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from torch import nn
 
 from mmrlhf_core import storage
@@ -17,7 +19,7 @@ from mmrlhf_core.ranked.logps import response_logps
 from mmrlhf_core.ranked.plain import full_logps
 from mmrlhf_core.training import arms, checkpoints
 from mmrlhf_core.training.arms import Objective, Pairs
-from mmrlhf_core.training.examples import Example, RankedRow, collate
+from mmrlhf_core.training.examples import Example, RankedRow, collate, tower_calls
 from mmrlhf_core.training.trainer import NotFinite, PreferenceTrainer, RewardTrainer
 
 
@@ -103,6 +105,29 @@ def test_pair_and_query_weights_by_hand():
     dropped = Example("b", b.query, torch.tensor([-1.0, 2.0, 3.0]))
     assert collate([dropped], "pair", "drop")["weights"]["pair"].tolist() == [0, 1, 1]
     assert collate([dropped], "query", "drop")["weights"]["pair"].tolist() == [0, 0.5, 0.5]
+
+
+def test_other_processes_decide_what_losses_are_divided_by(tmp_path, monkeypatch):
+    """A second process with three times the pairs and five calls of the head, as the gather would show it."""
+    data = tiny.examples(4)
+    trainer = PreferenceTrainer(tiny.model(), tiny.settings(tmp_path), data, Objective())
+    mine = collate(data)
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda x: torch.cat([x, x * torch.tensor([3, 1, 1, 5, 1])]))
+    (batch,), items = trainer.get_batch_samples(iter([mine]), 1, torch.device("cpu"))
+    pairs = sum(len(example.query.pairs) for example in data)
+    assert items[0] == 4 * pairs
+    assert batch["calls"] == 5
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda x: torch.cat([x, x * torch.tensor([1, 1, 1, 1, 0])]))
+    with pytest.raises(ValueError, match="have pictures or clips in a micro-batch of step 1 and others have not"):
+        trainer.get_batch_samples(iter([mine]), 1, torch.device("cpu"))
+
+
+def test_tower_calls_by_kind_of_media():
+    a, b = (example.query for example in tiny.examples(2))
+    text = replace(a, media={})
+    short, long = (replace(a, media={"pixel_values_videos": torch.zeros(1, n, 3, 8, 8)}) for n in (2, 3))
+    for queries, calls in (([a, b], 1), ([text], 0), ([text, a], 1), ([a, short], 2), ([short, long, short], 2)):
+        assert tower_calls(build_tree(queries)) == calls
 
 
 # arms
@@ -291,6 +316,33 @@ def test_activation_checkpointing_changes_nothing(tmp_path, data):
     trainer = PreferenceTrainer(ranked, tiny.settings(tmp_path / "saved", max_steps=2), data, Objective())
     trainer.train()
     assert tiny.distance(tiny.weights(plain.model), tiny.weights(ranked)) < 1e-6
+
+
+def test_moments_by_name_resume_like_the_optimizer_they_came_from(tmp_path, data):
+    """What is gathered from DeepSpeed's shards, here written from a plain Adam, goes on to the same bits."""
+    given = {"save_strategy": "steps", "save_steps": 2}
+    whole = train(tmp_path, data, **given)
+    folder = tmp_path / "checkpoint-2"
+    state = torch.load(folder / "optimizer.pt", weights_only=True)
+    decayed = [n for n, p in whole.model.named_parameters() if p.requires_grad and n in whole_decay(whole)]
+    others = [n for n, p in whole.model.named_parameters() if p.requires_grad and n not in decayed]
+    moments = {
+        f"{name}.{moment}": state["state"][number][moment]
+        for number, name in enumerate([*decayed, *others])
+        for moment in checkpoints.ADAM
+    }
+    save_file(moments, folder / checkpoints.MOMENTS)
+    (folder / "optimizer.pt").unlink()
+    shutil.rmtree(tmp_path / "checkpoint-3")
+    again = PreferenceTrainer(tiny.model(), tiny.settings(tmp_path, **given), data, Objective())
+    again.resume()
+    assert losses(again) == losses(whole)
+    assert tiny.same(tiny.weights(again.model), tiny.weights(whole.model))
+
+
+def whole_decay(trainer):
+    """Parameters of the optimizer's first group, those that weight decay would touch."""
+    return trainer.get_decay_parameter_names(trainer.model)
 
 
 def test_deepspeed_resumes_only_its_own_layout():
