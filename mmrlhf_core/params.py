@@ -106,7 +106,6 @@ class Curate:
     probes: Annotated[int, Range(1, 64)]
     evaluation: str
     evaluation_scenes: Count
-    leak_cosine: Share
     leak_bits: Share
     leak_words: Positive
     leak_share: Share

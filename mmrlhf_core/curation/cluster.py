@@ -12,7 +12,7 @@ import torch
 
 from mmrlhf_core.models.policy import device
 
-BLOCK = 16_384  # points in work at a time
+BLOCK = 4_096  # points in work at a time: their values stay in the cache
 
 
 class Clusters(NamedTuple):
@@ -84,12 +84,15 @@ def _pass(x: np.ndarray, centres: torch.Tensor, state: _State, dtype: torch.dtyp
 
     |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2), so the nearest centre has the largest score in brackets.
     """
-    half, c = (centres * centres).sum(1) / 2, centres.to(dtype).T.contiguous()
-    moved_in_all = 0
+    c, moved_in_all = centres.to(dtype).T.contiguous(), 0
+    minus = (-(centres * centres).sum(1) / 2).to(dtype)
+    wide = torch.empty(BLOCK, x.shape[1], dtype=dtype, device=c.device)
+    scores = torch.empty(BLOCK, len(centres), dtype=dtype, device=c.device)
     for rows, block in blocks(x):
+        n = len(block)
         if np.isnan(state.length2[rows.start]):
             state.length2[rows] = torch.linalg.vector_norm(block.float(), dim=1).square().cpu().numpy()
-        score, label = (block.to(dtype) @ c).float().sub_(half).max(1)
+        score, label = torch.addmm(minus, wide[:n].copy_(block), c, out=scores[:n]).float().max(1)
         label = label.int().cpu().numpy()
         state.distance2[rows] = np.maximum(state.length2[rows] - 2 * score.cpu().numpy(), 0)
         moved = np.flatnonzero(label != state.labels[rows])
@@ -100,14 +103,15 @@ def _pass(x: np.ndarray, centres: torch.Tensor, state: _State, dtype: torch.dtyp
 
 
 def _move(state: _State, points: np.ndarray, label: np.ndarray, values: torch.Tensor) -> None:
-    """Take `points` out of their old clusters and into the new ones."""
-    old, k = state.labels[points], len(state.counts)
-    values = values.double()
-    state.sums.index_add_(0, torch.from_numpy(label).to(values.device), values)
-    if (old >= 0).all():
-        state.sums.index_add_(0, torch.from_numpy(old).to(values.device), -values)
-        state.counts[:] -= np.bincount(old, minlength=k)
-    state.counts[:] += np.bincount(label, minlength=k)
+    """Take `points` with these values [M, D] out of their old clusters, if they had one, and into the new ones."""
+    old, k, change = state.labels[points], len(state.counts), torch.zeros_like(state.sums, dtype=torch.float32)
+    had, values = old >= 0, values.float()
+    change.index_add_(0, torch.from_numpy(label).to(values.device), values)
+    if had.any():
+        left = values if had.all() else values[torch.from_numpy(had).to(values.device)]
+        change.index_add_(0, torch.from_numpy(old[had]).to(values.device), left, alpha=-1)
+    state.sums.add_(change)
+    state.counts[:] += np.bincount(label, minlength=k) - np.bincount(old[had], minlength=k)
     state.labels[points] = label
 
 

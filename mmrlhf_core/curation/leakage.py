@@ -1,10 +1,10 @@
 """The gate between training queries and evaluation sets: what is in both is taken out of training and listed.
 
-A query leaks when one of its pictures is an evaluation picture byte by byte, or near one by embedding or by perceptual
-hash, or when its text shares too many word n-grams with an evaluation text.
+A query leaks when one of its pictures is an evaluation picture byte by byte, a near-duplicate of one (by embedding and
+thumbnail, as in `dedup`, or by perceptual hash), or when its text shares too many word n-grams with an evaluation text.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from mmrlhf_core import storage
+from mmrlhf_core.curation import dedup
 from mmrlhf_core.records import Query
 
 HASH_SIDE = 32  # pixels of the grey picture behind a perceptual hash
@@ -26,7 +27,7 @@ class Leak(NamedTuple):
     query: str
     kind: str  # exact, embedding, hash, text
     other: str  # the evaluation picture or query it overlaps with
-    score: float  # 1 for exact, cosine, share of equal bits, share of n-grams
+    score: float  # 1 for exact, agreement of thumbnails, share of equal bits, share of n-grams
 
 
 def picture_hash(picture: Image.Image) -> np.ndarray:
@@ -39,15 +40,26 @@ def picture_hash(picture: Image.Image) -> np.ndarray:
     return np.packbits(low > np.median(low[1:]))
 
 
-def hashes(paths: Sequence[str], media: str | Path) -> tuple[np.ndarray, list[str]]:
-    """([N, 32] perceptual hashes, SHA-256 of the bytes) of pictures below `media`."""
-    bits, digests = np.zeros((len(paths), HASH_LOW**2 // 8), np.uint8), []
+class Pictures(NamedTuple):
+    """What the gate knows about some pictures."""
+
+    paths: Sequence[str]
+    embeddings: np.ndarray  # [N, D]
+    thumbs: np.ndarray  # [N, 192] thumbnails
+    bits: np.ndarray  # [N, 32] perceptual hashes
+    digests: Sequence[str]  # SHA-256 of the files
+
+
+def look(paths: Sequence[str], embeddings: np.ndarray, media: str | Path) -> Pictures:
+    """Open pictures below `media` for all that the gate needs besides their `embeddings` [N, D]."""
+    bits, thumbs, digests = np.zeros((len(paths), HASH_LOW**2 // 8), np.uint8), [], []
     for row, path in enumerate(paths):
         file = storage.inside(storage.path(media), path)
         digests.append(storage.sha256_file(file))
         with Image.open(file) as picture:
             bits[row] = picture_hash(picture)
-    return bits, digests
+            thumbs.append(dedup.thumbnail(picture))
+    return Pictures(paths, embeddings, np.array(thumbs, np.float32).reshape(len(paths), -1), bits, digests)
 
 
 def equal_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -66,8 +78,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return left @ right.T
 
 
-def best(a: np.ndarray, b: np.ndarray, like) -> tuple[np.ndarray, np.ndarray]:
-    """(row of `b` most like each row of `a`, how like), block by block; `like` is `cosines` or `equal_bits`."""
+def best(a: np.ndarray, b: np.ndarray, like: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(row of `b` most like each row of `a`, how like), block by block; `like` gives [rows, rows] for two blocks."""
     place, score = np.zeros(len(a), np.int64), np.full(len(a), -np.inf)
     for left in range(0, len(a), SIDE):
         rows = slice(left, min(left + SIDE, len(a)))
@@ -81,27 +93,30 @@ def best(a: np.ndarray, b: np.ndarray, like) -> tuple[np.ndarray, np.ndarray]:
     return place, score
 
 
-class Pictures(NamedTuple):
-    """What the gate knows about some pictures: names, embeddings [N, D], hashes [N, 32], digests."""
+def picture_leaks(
+    ours: Pictures, theirs: Pictures, cosine: float, agreement: float, bits: float
+) -> dict[str, tuple[str, str, float]]:
+    """Pictures of ours that are in theirs: path -> (kind, their path, score), by the strictest kind that holds.
 
-    paths: Sequence[str]
-    embeddings: np.ndarray
-    bits: np.ndarray
-    digests: Sequence[str]
-
-
-def picture_leaks(ours: Pictures, theirs: Pictures, cosine: float, bits: float) -> dict[str, tuple[str, str, float]]:
-    """Pictures of ours that are in theirs: path -> (kind, their path, score), by the strictest kind that holds."""
+    `cosine` and `agreement` are the thresholds of near-duplicates, `bits` is that of equal bits of the hashes.
+    """
     if not len(theirs.paths) or not len(ours.paths):
         return {}
+    width = ours.embeddings.shape[1]
+
+    def alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Agreement of thumbnails where embeddings are near, -1 elsewhere; both stand side by side in the rows."""
+        return np.where(cosines(a[:, :width], b[:, :width]) >= cosine, a[:, width:] @ b[:, width:].T, -1.0)
+
     known = {digest: path for path, digest in zip(theirs.paths, theirs.digests, strict=True)}
-    near, near_score = best(ours.embeddings, theirs.embeddings, cosines)
+    rows = (np.hstack([pictures.embeddings.astype(np.float32), pictures.thumbs]) for pictures in (ours, theirs))
+    near, near_score = best(*rows, alike)
     like, like_score = best(ours.bits, theirs.bits, equal_bits)
     found = {}
     for i, path in enumerate(ours.paths):
         if ours.digests[i] in known:
             found[path] = ("exact", known[ours.digests[i]], 1.0)
-        elif near_score[i] >= cosine:
+        elif near_score[i] >= agreement:
             found[path] = ("embedding", theirs.paths[near[i]], float(near_score[i]))
         elif like_score[i] >= bits:
             found[path] = ("hash", theirs.paths[like[i]], float(like_score[i]))

@@ -59,14 +59,15 @@ def members(rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[Image.Imag
 
 
 def threshold(rows: pd.DataFrame, chosen: float) -> Figure:
-    """Recall and precision on planted near-duplicates against the cosine threshold, with the one in use."""
+    """Recall and precision on planted near-duplicates against the cosine threshold, per `rule`, with the one in use."""
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
-    axes.plot(rows["cosine"], rows["recall"], color=ACCENT, label="recall of planted pairs")
-    axes.plot(rows["cosine"], rows["precision"], color=SECOND, label="precision")
+    for style, (rule, line) in zip((":", "-"), rows.groupby("rule", sort=True), strict=False):
+        axes.plot(line["cosine"], line["recall"], color=ACCENT, linestyle=style, label=f"recall, {rule}")
+        axes.plot(line["cosine"], line["precision"], color=SECOND, linestyle=style, label=f"precision, {rule}")
     axes.axvline(chosen, color=SOFT, linestyle="--", label=f"in use: {chosen}")
     axes.set(xlabel="cosine threshold", ylim=(-0.02, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -41,7 +41,7 @@ def known(folder, images, embeddings):
     for i, image in enumerate(images):
         image.save(folder / f"{i:02d}.png")
     paths = [f"{i:02d}.png" for i in range(len(images))]
-    return leakage.Pictures(paths, embeddings, *leakage.hashes(paths, folder))
+    return leakage.look(paths, embeddings, folder)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -50,21 +50,23 @@ def test_a_planted_picture_is_found_by_its_hash(change, tmp_path):
     theirs = [drawing(100 + i)[0] for i in range(20)]
     theirs[7] = CHANGES[change](mine[3])
     ours, other = known(tmp_path / "a", mine, unit(0, 20)), known(tmp_path / "b", theirs, unit(1, 20))
-    found = leakage.picture_leaks(ours, other, cosine=0.99, bits=0.85)
+    found = leakage.picture_leaks(ours, other, cosine=0.99, agreement=0.9, bits=0.85)
     assert set(found) == {"03.png"}
     assert found["03.png"][:2] == ("exact" if change == "exact" else "hash", "07.png")
 
 
-def test_a_planted_picture_is_found_by_its_embedding(tmp_path, monkeypatch):
+def test_a_planted_picture_is_found_by_its_embedding_and_thumbnail(tmp_path, monkeypatch):
     monkeypatch.setattr(leakage, "SIDE", 7)
     a, b = unit(0, 20), unit(1, 20)
     b[12] = a[18] + np.float16(0.003)
-    ours = known(tmp_path / "a", [drawing(i)[0] for i in range(20)], a)
-    theirs = known(tmp_path / "b", [drawing(100 + i)[0] for i in range(20)], b)
-    found = leakage.picture_leaks(ours, theirs, cosine=0.97, bits=0.95)
+    b[13] = a[17]  # near by embedding alone: another picture
+    mine, theirs = [drawing(i)[0] for i in range(20)], [drawing(100 + i)[0] for i in range(20)]
+    theirs[12] = resaved(mine[18])
+    ours, other = known(tmp_path / "a", mine, a), known(tmp_path / "b", theirs, b)
+    found = leakage.picture_leaks(ours, other, cosine=0.97, agreement=0.95, bits=1.0)
     assert {path: row[:2] for path, row in found.items()} == {"18.png": ("embedding", "12.png")}
-    empty = leakage.Pictures([], b[:0], theirs.bits[:0], [])
-    assert leakage.picture_leaks(ours, empty, 0.9, 0.9) == {}
+    empty = leakage.look([], b[:0], tmp_path)
+    assert leakage.picture_leaks(ours, empty, 0.9, 0.9, 0.9) == {}
 
 
 def test_equal_bits_by_hand():
