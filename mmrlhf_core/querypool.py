@@ -49,7 +49,7 @@ def build(
         paths = [file for name in files for file in _files(name)]
         pool = sources.read(paths, Source(kind, kind, storage.path(media)), rejects, max_reject_share, size or None)
     else:
-        source = Source(kind, "conversations", storage.path(media))
+        source = Source(kind, "preferences", storage.path(media))
         pool = sources.read_folder(prompt, kind == CLIPS, source, rejects, max_reject_share)
     records.write(f"{folder}/queries.parquet", pool.queries, Query)
     storage.write_json(f"{folder}/media.json", {"folder": place})

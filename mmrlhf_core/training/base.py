@@ -6,7 +6,7 @@ steps a checkpoint stays what it is, and its folder only says where it is: real 
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
 from mmrlhf_core import storage
@@ -32,7 +32,7 @@ class Recipe:
     start: str
     steps: int
     lr: float
-    mix: Mix = Mix()
+    mix: Mix = field(default_factory=Mix)
     width: int = 192
     layers: int = 4
     schedule: str = "linear"
@@ -82,7 +82,8 @@ def make(
     if recipe.steps == 0:
         return Made(learner, checkpoint, [], [])
     taught = [lessons.lesson(scene, recipe.mix, each, frames, own) for scene in scenes]
-    settings = Settings(recipe.steps, batch, recipe.lr, schedule=recipe.schedule, seed=own)
+    rhythm = max(1, min(10, recipe.steps // 4))
+    settings = Settings(recipe.steps, batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm)
     curve = sft.train(learner, taught, settings, f"scratch/checkpoints/{recipe.name}", desc=recipe.name)
     return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
 
@@ -113,6 +114,6 @@ def recipes(names: Sequence[str], **columns: Sequence) -> list[Recipe]:
         row = {key: values[number] for key, values in columns.items()}
         if row["start"] == name or row["start"] in names[number + 1 :]:
             raise ValueError(f"{name} starts from {row['start']!r}, which is made later. Name it after its start.")
-        mix = Mix(**{field.name: row.pop(field.name) for field in fields(Mix)})
+        mix = Mix(**{part.name: row.pop(part.name) for part in fields(Mix)})
         found.append(Recipe(name=name, mix=mix, **row))
     return found
