@@ -84,7 +84,7 @@ function render({ model, el: root }) {
     const item = model.get("item"), scales = model.get("scales"), begun = performance.now();
     const had = page.contains(document.activeElement);
     page.replaceChildren();
-    page.append(el("p", `${item.done} of ${item.total} done`, { class: "soft progress" }));
+    page.append(el("p", `${item.done} of ${item.total} done`, { class: "soft count" }));
     const status = el("p", item.note || "", { class: "status", role: "status", "aria-live": "polite" });
     if (!item.query) { page.append(el("b", "All queries are done. Thank you."), status); save = () => {}; return; }
     const media = el("div", "", { class: "media" });
