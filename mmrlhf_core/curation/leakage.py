@@ -52,14 +52,15 @@ class Pictures(NamedTuple):
 
 def look(paths: Sequence[str], embeddings: np.ndarray, media: str | Path) -> Pictures:
     """Open pictures below `media` for all that the gate needs besides their `embeddings` [N, D]."""
-    bits, thumbs, digests = np.zeros((len(paths), HASH_LOW**2 // 8), np.uint8), [], []
+    bits, digests = np.zeros((len(paths), HASH_LOW**2 // 8), np.uint8), []
+    thumbs = np.zeros((len(paths), 3 * dedup.THUMB**2), np.float32)
     for row, path in enumerate(paths):
         file = storage.inside(storage.path(media), path)
         digests.append(storage.sha256_file(file))
         with Image.open(file) as picture:
             bits[row] = picture_hash(picture)
-            thumbs.append(dedup.thumbnail(picture))
-    return Pictures(paths, embeddings, np.array(thumbs, np.float32).reshape(len(paths), -1), bits, digests)
+            thumbs[row] = dedup.thumbnail(picture)
+    return Pictures(paths, embeddings, thumbs, bits, digests)
 
 
 def equal_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
