@@ -1,50 +1,77 @@
 """Muon for the matrices, AdamW for the rest, as one optimizer that schedulers and checkpoints can handle.
 
-Small models learn the same in about half the steps with it. Muon (`torch.optim.Muon`) orthogonalises the momentum of a
-matrix; embeddings, norms, biases and everything that is no matrix stay with AdamW.
+Muon steps along the momentum of a matrix with all singular values set to about 1; small models learn the same in fewer
+steps with it. Embeddings, norms, biases and everything that is no matrix stay with AdamW. `torch.optim.Muon` works in
+bfloat16, which processors without bfloat16 units emulate; this one works in float32, all matrices of a shape at once.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 MUON = 10.0  # Muon's learning rate is this many times AdamW's: its steps have unit scale
 APART = ("embed", "lm_head", "position")  # matrices that are tables of vectors
+MOMENTUM = 0.95
+BETAS, EPS = (0.9, 0.98), 1e-8
+QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iteration of Muon
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """[n, r, c] to [n, r, c] with the same singular vectors and all singular values near 1 (0.7 to 1.2)."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    a, b, c = QUINTIC
+    for _ in range(5):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
 
 
 class Mixed(torch.optim.Optimizer):
-    """Two optimizers that step together."""
+    """Muon and AdamW stepping together."""
 
     def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], lr: float, weight_decay: float = 0.01) -> None:
         matrices, others = [], []
         for name, weight in named:
             table = weight.dim() != 2 or any(part in name for part in APART)
             (others if table else matrices).append(weight)
-        self.parts = (
-            torch.optim.Muon(matrices, lr=MUON * lr, weight_decay=weight_decay),
-            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True),
-        )
-        self.defaults = {}
+        groups = [{"params": matrices, "lr": MUON * lr, "muon": True}, {"params": others, "lr": lr, "muon": False}]
+        super().__init__(groups, {"weight_decay": weight_decay})
 
-    @property
-    def param_groups(self) -> list[dict]:
-        return [group for part in self.parts for group in part.param_groups]
-
-    @property
-    def state(self) -> dict:
-        return {**self.parts[0].state, **self.parts[1].state}
-
+    @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        for part in self.parts:
-            part.step()
+        for group in self.param_groups:
+            moved = [weight for weight in group["params"] if weight.grad is not None]
+            for weight in moved:
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+            (self._muon if group["muon"] else self._adamw)(moved, group["lr"])
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none)
+    def _muon(self, weights: list[Tensor], lr: float) -> None:
+        """Nesterov momentum, made orthogonal; a tall matrix moves further by the root of its ratio of sides."""
+        shapes = defaultdict(list)
+        for weight in weights:
+            momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+            momentum.lerp_(weight.grad, 1 - MOMENTUM)
+            shapes[weight.shape].append((weight, weight.grad.lerp(momentum, MOMENTUM)))
+        for (rows, columns), pairs in shapes.items():
+            steps = orthogonal(torch.stack([step for _, step in pairs]).float())
+            for (weight, _), step in zip(pairs, steps, strict=True):
+                weight.add_(step.to(weight.dtype), alpha=-lr * max(1, rows / columns) ** 0.5)
 
-    def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in zip(("muon", "adamw"), self.parts, strict=True)}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        for name, part in zip(("muon", "adamw"), self.parts, strict=True):
-            part.load_state_dict(state_dict[name])
+    def _adamw(self, weights: list[Tensor], lr: float) -> None:
+        for weight in weights:
+            state = self.state[weight]
+            if not state:
+                state |= {
+                    "step": torch.tensor(0.0),
+                    "mean": torch.zeros_like(weight),
+                    "square": torch.zeros_like(weight),
+                }
+            state["step"] += 1
+            state["mean"].lerp_(weight.grad, 1 - BETAS[0])
+            state["square"].lerp_(weight.grad**2, 1 - BETAS[1])
+            first, second = (1 - beta ** state["step"].item() for beta in BETAS)
+            weight.addcdiv_(state["mean"], (state["square"] / second).sqrt_().add_(EPS), value=-lr / first)
