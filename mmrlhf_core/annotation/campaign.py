@@ -126,7 +126,7 @@ def from_pairs(queries: Sequence[Query], responses: Sequence[Response], pairs: S
 
 def truth_scores(made: Campaign) -> dict[str, float]:
     """The true overall score of each response; empty unless the queries are of MiniWorld."""
-    if any(query.source != "miniworld" for query in made.queries):
+    if any(query.source not in ("miniworld", "adversarial") for query in made.queries):
         return {}
     return {one.id: float(annotators.verdict(one.text, one.query.partition("~")[0]).score) for one in made.responses}
 

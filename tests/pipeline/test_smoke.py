@@ -1,0 +1,76 @@
+"""What `make smoke` leaves in scratch/smoke: the whole pipeline in its smallest profile."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+
+SMOKE = ROOT / "scratch/smoke"
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+pytestmark = pytest.mark.smoke
+
+
+def dvc(*words: str) -> str:
+    command = [sys.executable, "-m", "dvc", *words]
+    return subprocess.run(command, cwd=SMOKE, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_out_is_there_and_locked():
+    lock = yaml.safe_load((SMOKE / "dvc.lock").read_text())["stages"]
+    assert set(lock) == set(STAGES)
+    for stage in lock.values():
+        for out in stage["outs"]:
+            assert (SMOKE / out["path"]).exists()
+
+
+def test_nothing_half_written_is_left():
+    assert not [p for p in SMOKE.rglob(".*.tmp") if ".dvc" not in p.parts]
+
+
+def test_a_second_run_does_nothing_and_says_so():
+    start = time.monotonic()
+    assert "Data and pipelines are up to date." in dvc("repro")
+    assert time.monotonic() - start < 15
+
+
+def test_metrics_and_plots_show():
+    shown = json.loads(dvc("metrics", "show", "--json"))
+    files = shown[""]["data"]
+    assert set(files) == {next(iter(m)) for s in STAGES.values() for m in s.get("metrics", [])}
+    assert "Loading" in dvc("plots", "show") or (SMOKE / "dvc_plots/index.html").is_file()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda f: f.stem)
+def test_the_executed_chapter_has_outputs_and_no_error(chapter: Path):
+    notebook = nbformat.read(SMOKE / f"reports/chapters/{chapter.name}", 4)
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    assert outputs
+    assert not [o for o in outputs if o.output_type == "error"]
+    page = (SMOKE / f"reports/chapters/{chapter.stem}.html").read_text()
+    assert not re.search(r"<script[^>]+src=.https?:", page)
+
+
+def test_metrics_hold_no_clock_times_and_label_their_world():
+    for file in (SMOKE / "reports/metrics").glob("*.json"):
+        text = file.read_text()
+        assert not re.search(r'"[^"]*(seconds|minutes|elapsed|_ms)[^"]*":', text), file.name
+        for label, row in json.loads(text)["headline"].items():
+            assert row["world"], label
+            assert row["low"] <= row["value"] <= row["high"], label
+
+
+def test_the_page_links_to_what_is_there():
+    page = (SMOKE / "reports/index.html").read_text()
+    targets = re.findall(r'(?:href|src)="([^"#]+)"', page)
+    assert {f"chapters/{f.stem}.html" for f in CHAPTERS} <= set(targets)
+    for target in targets:
+        assert (SMOKE / "reports" / target).is_file(), target
