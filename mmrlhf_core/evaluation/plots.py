@@ -22,7 +22,8 @@ def _picture(image: Image.Image) -> str:
     file = BytesIO()
     image.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
-    return f"<img src='data:image/png;base64,{data}' width=72 style='image-rendering:pixelated;margin:1px'>"
+    style = "display:inline-block;image-rendering:pixelated;margin:1px"
+    return f"<img src='data:image/png;base64,{data}' width=56 style='{style}'>"
 
 
 def _answer(group: str, question: Question, text: str) -> str:
@@ -43,7 +44,8 @@ def gallery(asked: Sequence[tuple[str, Question]], answers: Mapping[str, Sequenc
             f"<td style='text-align:left'>{escape(text)}</td>" for text in (question.prompt, question.answer)
         )
         given = "".join(_answer(group, question, texts_of[place]) for texts_of in answers.values())
-        rows.append(f"<tr><td>{escape(group)}<br>{frames}</td>{texts}{given}</tr>")
+        scene = f"<td style='white-space:nowrap;text-align:left'>{escape(group)}<br>{frames}</td>"
+        rows.append(f"<tr>{scene}{texts}{given}</tr>")
     return f"<table style='font-size:11px;max-width:100%'><tr>{head}</tr>{''.join(rows)}</table>"
 
 
