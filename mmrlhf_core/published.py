@@ -50,7 +50,7 @@ def _row(row: Any) -> dict[str, Any]:
     for key in _TEXTS:
         if type(row.get(key)) is not str:
             raise BadRow(f"wrong type: {key} is {type(row[key]).__name__}" if key in row else f"no {key}")
-        if not row[key].strip():
+        if key in ("id", "prompt") and not row[key].strip():  # a blank response is a bad one, but a response
             raise BadRow(f"empty: {key}")
     for key in _REASONS:
         if type(row.get(key, "")) is not str:

@@ -88,7 +88,7 @@ def test_rows_of_one_query_are_gathered(tmp_path, folder):
         without(chosen="a cat", rejected="a bird", chosen_reason="wrong animal", rejected_reason="no bird"),
         without("image", id="q2", video="video/clip-Scene-1", chosen="it moves"),
         without("image", id="q3", images=["long/2.png", "long/3.png"]),
-        without("chosen_reason", id="q4", image="long/same.png"),
+        without("chosen_reason", id="q4", image="long/same.png", rejected=""),
     ]
     found = published.read(written(tmp_path / "rows.jsonl", rows), folder)
     assert not found.rejects
@@ -152,7 +152,7 @@ BAD = [
     (without("prompt"), "no prompt"),
     (without(prompt="\n"), "empty: prompt"),
     (without("chosen"), "no chosen"),
-    (without(chosen=""), "empty: chosen"),
+    (without(chosen=None), "wrong type: chosen is NoneType"),
     (without(chosen=["a dog"]), "wrong type: chosen is list"),
     (without("rejected"), "no rejected"),
     (without(rejected=None), "wrong type: rejected is NoneType"),
