@@ -3,7 +3,7 @@
 A clip stands as its first frame, as in the paper (arXiv 2502.10391, §2.2); of several pictures or frames the last is
 embedded too, because near-duplicates have to agree in both. On several processes:
 
-    accelerate launch -m mmrlhf_core.curation.embed queries.parquet media models/clip data/embeddings
+    accelerate launch -m mmrlhf_core.curation.embed queries.parquet media models/clip scratch/embeddings
 """
 
 import argparse
@@ -107,9 +107,9 @@ def _shard(encoder: Encoder, loader: DataLoader, n: int, bar: tqdm) -> tuple[np.
 
 
 def _key(encoder: Encoder, media: Path, paths: Sequence[str]) -> str:
-    """What a shard was made from: the encoder, and path and size of each picture."""
-    sizes = [(media / path).stat().st_size if (media / path).is_file() else -1 for path in paths]
-    lines = [f"{path} {size}" for path, size in zip(paths, sizes, strict=True)]
+    """What a shard was made from: the encoder, and path and content of each picture."""
+    files = [(path, media / path) for path in paths]
+    lines = [f"{path} {storage.sha256_file(file) if file.is_file() else 'missing'}" for path, file in files]
     return storage.sha256_bytes("\n".join([encoder.digest, *lines]).encode())
 
 
