@@ -4,6 +4,7 @@
 """
 
 import difflib
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -278,6 +279,13 @@ def apply_profile(name: str) -> None:
     storage.write_text("params.yaml", _replace_values(text, overlay))
 
 
+def _flow(value: Any) -> str:
+    """A value on one line of YAML; text inside a list is quoted, because plain text may not hold a comma there."""
+    if isinstance(value, list):
+        return "[" + ", ".join(json.dumps(v, ensure_ascii=False) if type(v) is str else _flow(v) for v in value) + "]"
+    return yaml.safe_dump(value, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
+
+
 def _replace_values(text: str, overlay: Mapping[str, Mapping[str, Any]]) -> str:
     """The lines of `text` with new values in place and comments kept; each value stands on one line."""
     lines, section = [], ""
@@ -286,9 +294,8 @@ def _replace_values(text: str, overlay: Mapping[str, Mapping[str, Any]]) -> str:
         if colon and not line.startswith((" ", "#")):
             section = key
         if line.startswith("  ") and key.strip() in overlay.get(section, {}):
-            value = yaml.safe_dump(overlay[section][key.strip()], default_flow_style=True, width=10**6)
             _, mark, comment = rest.partition(" #")
-            line = f"{key}: {value.removesuffix('...' + chr(10)).strip()}" + (f"  #{comment}" if mark else "")
+            line = f"{key}: {_flow(overlay[section][key.strip()])}" + (f"  #{comment}" if mark else "")
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -5,9 +5,9 @@ from dataclasses import asdict, fields
 
 import pytest
 import yaml
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_project import ROOT
 
 from mmrlhf_core import params
 

@@ -8,7 +8,7 @@ import subprocess
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT, write_chapter
+from tiny_project import ROOT, write_chapter
 
 from mmrlhf_core import params
 from mmrlhf_core.pipeline import chapters, clean, imports, run

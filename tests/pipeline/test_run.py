@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import nbformat
 import pytest
-from conftest import write_chapter
+from tiny_project import write_chapter
 
 from mmrlhf_core.params import ParamsError
 from mmrlhf_core.pipeline import run

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT
+from tiny_project import ROOT
 
 SMOKE = ROOT / "scratch/smoke"
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
