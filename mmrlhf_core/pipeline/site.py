@@ -90,11 +90,12 @@ def front(runs: list[dict[str, Any]]) -> Iterator[str]:
         "Threads": base["threads"],
         "Chapters": len(runs),
         "Time": f"{sum(run['seconds'] for run in runs) / 60:.1f} min",
-        "Last run": last["started"].replace("+00:00", " UTC").replace("T", " "),
+        "Last run": last["started"].replace("T", " ").replace("+00:00", " UTC"),
         "Machine": "{system}, {cores} cores, {memory_gib} GiB, accelerators: {accelerators}".format(**last["hardware"]),
     }
     yield "<h1>MM-RLHF, reproduced chapter by chapter</h1>"
-    yield '<p class="soft">Numbers marked MiniWorld come from a small synthetic world, never from the paper\'s.</p>'
+    yield '<p class="soft">Numbers marked MiniWorld come from a small synthetic world; they never stand for '
+    yield "the paper's own.</p>"
     yield '<div class="facts">' + "".join(f"<span><b>{escape(k)}</b>{escape(str(v))}</span>" for k, v in shown.items())
     versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
     yield f'</div><p class="soft">{escape(versions)}</p>'

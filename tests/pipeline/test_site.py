@@ -40,6 +40,7 @@ def test_the_page_shows_numbers_beside_the_papers_and_escapes_everything(project
     assert "not reported" in text
     assert "&lt;i&gt;mini" in text
     assert "2 &amp; more" in text
+    assert "2026-01-02 03:04:05 UTC" in text
     assert "<script" not in text
     assert 'href="chapters/00_tiny.html"' in text
     assert 'src="figures/tiny/line.png"' in text
