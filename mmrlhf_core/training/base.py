@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
 from mmrlhf_core import storage
-from mmrlhf_core.miniworld.scenes import Scene
+from mmrlhf_core.miniworld.scenes import FAMILIES, Scene
 from mmrlhf_core.models import miniature, policy
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training import lessons, sft, tower
 from mmrlhf_core.training.lessons import Mix
 from mmrlhf_core.training.sft import Settings
 
-SCRATCH = "scratch"
+SCRATCH, ALL = "scratch", "all"
 TOWER_BATCH, TOWER_LR = 64, 4e-3  # pictures per step and learning rate of a tower
 
 
@@ -25,7 +25,8 @@ TOWER_BATCH, TOWER_LR = 64, 4e-3  # pictures per step and learning rate of a tow
 class Recipe:
     """How one model is made: `tower_steps` for its eyes, then `steps` for its language.
 
-    `width` and `layers` count for a start from scratch only, and `tower_steps` belongs to one.
+    `width` and `layers` count for a start from scratch only, and `tower_steps` belongs to one. `scenes` names the
+    families the lessons are about, `batch` counts scenes per step.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Recipe:
     layers: int = 4
     schedule: str = "linear"
     tower_steps: int = 0
+    scenes: str = ALL
+    batch: int = 8
 
 
 class Made(NamedTuple):
@@ -70,20 +73,21 @@ def make(
     recipe: Recipe,
     made: Mapping[str, Made],
     scenes: Sequence[Scene],
-    batch: int,
     each: int,
     frames: int,
     seed: int,
 ) -> Made:
-    """Make one model: `each` examples about every scene, `batch` scenes per step."""
+    """Make one model with `each` examples about every scene; its eyes are trained on all families."""
     own = (seed + int(storage.sha256_bytes(recipe.name.encode())[:6], 16)) % 2**31  # every model has its own order
     learner, checkpoint = _start(recipe, made, own)
     eyes = tower.pretrain(learner, scenes, lessons.words(), recipe.tower_steps, TOWER_BATCH, TOWER_LR, own)
     if recipe.steps == 0:
         return Made(learner, checkpoint, [], [])
-    taught = [lessons.lesson(scene, recipe.mix, each, frames, own) for scene in scenes]
+    wanted = FAMILIES if recipe.scenes == ALL else recipe.scenes.split()
+    about = [scene for scene in scenes if scene.family in wanted]
+    taught = [lessons.lesson(scene, recipe.mix, each, frames, own) for scene in about]
     rhythm = max(1, min(10, recipe.steps // 4))
-    settings = Settings(recipe.steps, batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm)
+    settings = Settings(recipe.steps, recipe.batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm)
     curve = sft.train(learner, taught, settings, f"scratch/checkpoints/{recipe.name}", desc=recipe.name)
     return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
 
@@ -114,6 +118,9 @@ def recipes(names: Sequence[str], **columns: Sequence) -> list[Recipe]:
         row = {key: values[number] for key, values in columns.items()}
         if row["start"] == name or row["start"] in names[number + 1 :]:
             raise ValueError(f"{name} starts from {row['start']!r}, which is made later. Name it after its start.")
+        unknown = [] if row.get("scenes", ALL) == ALL else sorted(set(row["scenes"].split()) - set(FAMILIES))
+        if unknown:
+            raise ValueError(f"{name} learns from scenes {unknown}. Give 'all' or some of {' '.join(FAMILIES)}.")
         mix = Mix(**{part.name: row.pop(part.name) for part in fields(Mix)})
         found.append(Recipe(name=name, mix=mix, **row))
     return found

@@ -28,6 +28,8 @@ def test_recipes_take_one_value_of_every_column():
     assert base.describe(two)["start"] == "one"
     with pytest.raises(ValueError, match="lr has 1 values for 2 names"):
         base.recipes(["one", "two"], **{**COLUMNS, "lr": [1e-3]})
+    with pytest.raises(ValueError, match=r"two learns from scenes \['shape'\]. Give 'all' or some of shapes chart"):
+        base.recipes(["one", "two"], **COLUMNS, scenes=["all", "shape"])
     with pytest.raises(ValueError, match="one starts from 'two', which is made later"):
         base.recipes(["one", "two"], **{**COLUMNS, "start": ["two", "scratch"]})
 
@@ -47,14 +49,14 @@ def project(tmp_path, monkeypatch):
 def test_a_branch_leaves_its_parent_alone_and_both_are_reproducible(project):
     drawn = lessons.train_scenes([2, 1, 2, 1, 1, 1], seed=0)
     recipes = [
-        Recipe("one", "scratch", 2, 1e-3, width=96, layers=1, tower_steps=2),
-        Recipe("two", "one", 1, 1e-3, Mix(terse=1.0)),
+        Recipe("one", "scratch", 2, 1e-3, width=96, layers=1, tower_steps=2, batch=2),
+        Recipe("two", "one", 1, 1e-3, Mix(terse=1.0), scenes="shapes chart", batch=2),
     ]
 
     def weights():
         made = {}
         for recipe in recipes:
-            made[recipe.name] = base.make(recipe, made, drawn, batch=2, each=2, frames=3, seed=5)
+            made[recipe.name] = base.make(recipe, made, drawn, each=2, frames=3, seed=5)
             base.keep(f"models/{recipe.name}", made[recipe.name])
         return made, storage.sha256_tree(storage.path("models"))
 
@@ -70,12 +72,12 @@ def test_a_branch_leaves_its_parent_alone_and_both_are_reproducible(project):
 def test_a_checkpoint_without_steps_is_named_and_not_copied(project):
     small = policy.create("qwen2_5_vl", lessons.words(), base.size(96, 1), 0)
     policy.save("given", small)
-    made = base.make(Recipe("base", "given", 0, 0.0), {}, [], 1, 1, 1, 0)
+    made = base.make(Recipe("base", "given", 0, 0.0), {}, [], 1, 1, 0)
     base.keep("models/base", made)
     assert [file.name for file in storage.path("models/base").iterdir()] == ["checkpoint.json"]
     loaded = policy.load("models/base").model.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in small.model.state_dict().items())
-    assert base.make(Recipe("twin", "base", 0, 0.0), {"base": made}, [], 1, 1, 1, 0).checkpoint == "given"
+    assert base.make(Recipe("twin", "base", 0, 0.0), {"base": made}, [], 1, 1, 0).checkpoint == "given"
 
 
 def test_habits_change_the_answers_and_nothing_else():
