@@ -14,14 +14,16 @@ SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", 
 
 
 def begin(seed: int, threads: int) -> None:
-    """Seed every generator, fix the thread count and ask torch for deterministic kernels."""
+    """Seed every generator, fix the threads, ask torch for deterministic kernels; no bars for files of a second."""
     import torch
+    import transformers
 
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (libraries draw from it)
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    transformers.utils.logging.disable_progress_bar()
 
 
 def versions() -> dict[str, str]:

@@ -44,7 +44,7 @@ def gallery(asked: Sequence[tuple[str, Question]], answers: Mapping[str, Sequenc
             f"<td style='text-align:left'>{escape(text)}</td>" for text in (question.prompt, question.answer)
         )
         given = "".join(_answer(group, question, texts_of[place]) for texts_of in answers.values())
-        scene = f"<td style='white-space:nowrap;text-align:left'>{escape(group)}<br>{frames}</td>"
+        scene = f"<td style='white-space:normal;text-align:left'>{escape(group)}<br>{frames}</td>"
         rows.append(f"<tr>{scene}{texts}{given}</tr>")
     return f"<table style='font-size:11px;max-width:100%'><tr>{head}</tr>{''.join(rows)}</table>"
 
