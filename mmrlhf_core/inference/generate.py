@@ -52,48 +52,45 @@ class Rows(NamedTuple):
     position: torch.Tensor
 
     def keep(self, rows: torch.Tensor) -> "Rows":
-        """Only these rows; the others are finished."""
+        """These rows, also several times; the others are finished."""
         self.cache.batch_select_indices(rows)
         return Rows(self.logits[rows], self.cache, self.mask[rows], self.position[rows])
 
 
-def _prefill(policy: Policy, batch: Sequence[Prompt], n: int) -> Rows:
-    """Read B prompts once and open n answers behind each."""
+def prefill(policy: Policy, inputs: dict[str, torch.Tensor], seen: bool) -> Rows:
+    """Read B encoded prompts once; `seen` tells whether any has a picture or a clip."""
     model = policy.model
-    inputs = {key: value.to(model.device) for key, value in prompts.encode(policy.processor, batch).items()}
+    inputs = {key: value.to(model.device) for key, value in inputs.items()}
     mask = inputs["attention_mask"]
     if rotary_axes(model) == 1:
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     output = model(**inputs, use_cache=True, logits_to_keep=1)
     position = mask.sum(-1)
     if rotary_axes(model) == 3:  # new tokens go on behind the picture's largest position, in text one by one
-        seen = any(prompt.images or prompt.clip for prompt in batch)
         position = position + model.model.rope_deltas.view(-1) if seen else torch.full_like(position, mask.shape[1])
-    output.past_key_values.batch_repeat_interleave(n)
-    logits, mask, position = (x.repeat_interleave(n, 0) for x in (output.logits[:, -1], mask, position))
-    return Rows(logits, output.past_key_values, mask, position)
+    return Rows(output.logits[:, -1], output.past_key_values, mask, position)
 
 
-def _step(model: hf.PreTrainedModel, rows: Rows, token: torch.Tensor) -> Rows:
-    """Append one token [N] to every row."""
-    mask = torch.cat([rows.mask, rows.mask.new_ones(len(token), 1)], -1)
-    place = rows.position[:, None]
-    place = place.expand(3, -1, -1) if rotary_axes(model) == 3 else place
+def extend(model: hf.PreTrainedModel, rows: Rows, tokens: torch.Tensor, real: torch.Tensor) -> Rows:
+    """Append tokens [N, L] to the rows; `real` [N, L] is 0 where they are padding, on the left."""
+    mask = torch.cat([rows.mask, real.to(rows.mask)], -1)
+    place = rows.position[:, None] + (real.cumsum(-1) - 1).clamp(min=0)
+    axes = place.expand(3, -1, -1) if rotary_axes(model) == 3 else place
     output = model(
-        input_ids=token[:, None], attention_mask=mask, position_ids=place, past_key_values=rows.cache, use_cache=True
-    )
-    return Rows(output.logits[:, -1], output.past_key_values, mask, rows.position + 1)
+        input_ids=tokens, attention_mask=mask, position_ids=axes, past_key_values=rows.cache, use_cache=True,
+        logits_to_keep=1,
+    )  # fmt: skip
+    return Rows(output.logits[:, -1], output.past_key_values, mask, rows.position + real.sum(-1))
 
 
-@torch.inference_mode()
-def _decode(policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float) -> list:
-    """Tokens of n answers per prompt, one row of `uniform` [B * n, L] each; ended rows leave the batch."""
+def write(policy: Policy, rows: Rows, uniform: torch.Tensor, temperature: float, top_p: float) -> list[list[int]]:
+    """Tokens each row goes on with, by its own row of `uniform` [N, L]; ended rows leave the batch.
+
+    A row without the end token among its L tokens was cut off.
+    """
     end = policy.processor.tokenizer.eos_token_id
-    tokens, going = (
-        torch.full(uniform.shape, end, device=uniform.device),
-        torch.arange(len(uniform), device=uniform.device),
-    )
-    rows = _prefill(policy, batch, len(uniform) // len(batch))
+    tokens = torch.full(uniform.shape, end, device=uniform.device)
+    going = torch.arange(len(uniform), device=uniform.device)
     for step in range(uniform.shape[1]):
         token = choose(rows.logits, temperature, top_p, uniform[going, step])
         tokens[going, step] = token
@@ -102,8 +99,17 @@ def _decode(policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temp
             break
         if len(left) < len(token):
             rows, token, going = rows.keep(left), token[left], going[left]
-        rows = _step(policy.model, rows, token)
+        rows = extend(policy.model, rows, token[:, None], torch.ones_like(token[:, None]))
     return tokens.tolist()
+
+
+@torch.inference_mode()
+def _decode(policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float) -> list:
+    """Tokens of n answers per prompt, one row of `uniform` [B * n, L] each."""
+    seen = any(prompt.images or prompt.clip for prompt in batch)
+    rows = prefill(policy, prompts.encode(policy.processor, batch), seen)
+    each = torch.arange(len(batch), device=uniform.device).repeat_interleave(len(uniform) // len(batch))
+    return write(policy, rows.keep(each), uniform, temperature, top_p)
 
 
 def sample(

@@ -4,7 +4,7 @@ Shapes: B prompts, T tokens of the longest one.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +53,56 @@ def encode(processor: hf.ProcessorMixin, prompts: Sequence[Prompt]) -> dict[str,
 
     Clips of one batch need equally many frames (`spread` sees to it).
     """
+    return encode_rendered(processor, prompts, [render(processor, prompt) for prompt in prompts])
+
+
+def encode_rendered(
+    processor: hf.ProcessorMixin, prompts: Sequence[Prompt], text: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """The same for texts that are written out already, one for each prompt, with its media marks."""
     media = {}
     if images := [list(prompt.images) for prompt in prompts if prompt.images]:
         media["images"] = images
     if clips := [np.stack([np.asarray(frame) for frame in prompt.clip]) for prompt in prompts if prompt.clip]:
         media["videos"] = clips
-    text = [render(processor, prompt) for prompt in prompts]
-    return dict(processor(text=text, padding=True, padding_side="left", return_tensors="pt", **media))
+    return dict(processor(text=list(text), padding=True, padding_side="left", return_tensors="pt", **media))
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The words around question and response when a model is asked for a critique of the response.
+
+    A response stands between line ends, so that its tokens are those of the same text inside the whole.
+    """
+
+    before: str = "question : "
+    between: str = "\nresponse :\n"
+    after: str = "\ncritique :"
+
+
+BRIEF = Wording()
+FULL = Wording(  # for models that read English: the task of the paper's critique prompt, in our own words
+    "Judge, fairly and without bias, how well a multimodal model answered a question. Look at correctness, clarity "
+    "and completeness; explain in detail what is good and what should be better.\n\n[Question]: ",
+    "\n[Response]:\n",
+    "\n\n[Evaluation]:",
+)
+_SLOT = "\x00response\x00"
+
+
+def critique_frame(processor: hf.ProcessorMixin, prompt: Prompt, wording: Wording) -> tuple[str, list[int]]:
+    """What stands around a response that is to be judged: the text up to it, and the tokens behind it.
+
+    The critique begins where the tokens end. A question that holds the template's own marks is refused.
+    """
+    tokenizer = processor.tokenizer
+    marks = {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
+    for mark in sorted(marks | {_SLOT}):
+        if mark in prompt.text:
+            raise ValueError(f"The question holds {mark!r}, which the template uses as a mark; write it otherwise.")
+    text = f"{wording.before}{prompt.text}{wording.between}{_SLOT}{wording.after}"
+    head, tail = render(processor, replace(prompt, text=text)).split(_SLOT)
+    return head, tokenizer(tail, add_special_tokens=False).input_ids
 
 
 def after_media(processor: hf.ProcessorMixin, prompt: Prompt) -> list[int]:

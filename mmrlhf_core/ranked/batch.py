@@ -116,6 +116,11 @@ class Tree:
         return len(self.ends)
 
     @property
+    def places(self) -> Tensor:
+        """Where the response tokens lie in the packed sequence, [N]."""
+        return (self.branch_of > 0).nonzero().flatten()
+
+    @property
     def shared_tokens(self) -> int:
         """Tokens not computed again, against each response with its own prefix: Σ (K − 1) P."""
         pairs = zip(self.prefix_lengths, self.response_lengths, strict=True)

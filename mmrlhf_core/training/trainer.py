@@ -18,10 +18,11 @@ import torch
 import transformers as hf
 from accelerate.utils import gather_object
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmrlhf_core import storage
+from mmrlhf_core.models.reward import HEAD, ScoreHead, save_head, score_places
 from mmrlhf_core.objectives import group, preference, reward
 from mmrlhf_core.ranked.batch import Tree
 from mmrlhf_core.ranked.logps import response_logps
@@ -30,7 +31,6 @@ from mmrlhf_core.training.arms import Objective, Pairs
 from mmrlhf_core.training.examples import Example
 
 ITEMS = ("pair", "critique", "tie")
-HEAD = "score.safetensors"
 
 
 class NotFinite(RuntimeError):
@@ -40,11 +40,11 @@ class NotFinite(RuntimeError):
 class RankedModel(nn.Module):
     """The module that DDP, DeepSpeed and FSDP wrap: one call is one packed batch.
 
-    `model` went through `ranked.attention.prepare`, and may be a PEFT model. `score` maps the state of each
-    branch's last token [M, D] to one score [M].
+    `model` went through `ranked.attention.prepare`, and may be a PEFT model. `score` maps the state at each
+    critique's end token [M, D] to one score [M].
     """
 
-    def __init__(self, model: hf.PreTrainedModel | PeftModel, score: nn.Module | None = None, chunk: int = 1024):
+    def __init__(self, model: hf.PreTrainedModel | PeftModel, score: ScoreHead | None = None, chunk: int = 1024):
         super().__init__()
         self.model, self.score, self.chunk = model, score, chunk
 
@@ -57,7 +57,10 @@ class RankedModel(nn.Module):
         """Sums [M], log-probabilities of response tokens [N], scores [M] or None."""
         plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         logps = response_logps(plain, tree, self.chunk, calls)
-        return logps.sums, logps.tokens, None if self.score is None else self.score(logps.states[tree.ends])
+        if self.score is None:
+            return logps.sums, logps.tokens, None
+        places = score_places(tree.targets, tree.response_of, tree.places, tree.n_responses, self.score.form)
+        return logps.sums, logps.tokens, self.score(logps.states[places])
 
 
 class Part(NamedTuple):
@@ -232,7 +235,7 @@ class RankedTrainer(hf.Trainer):
             head = {
                 name.removeprefix("score."): v.contiguous() for name, v in state.items() if name.startswith("score.")
             }
-            save_file(head, folder / HEAD)
+            save_head(folder, head, model.score.form)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 

@@ -10,9 +10,9 @@ import ranked_examples as tiny
 import torch
 import transformers as hf
 from safetensors.torch import save_file
-from torch import nn
 
 from mmrlhf_core import storage
+from mmrlhf_core.models import reward
 from mmrlhf_core.objectives import preference
 from mmrlhf_core.ranked.batch import Query, build_tree
 from mmrlhf_core.ranked.logps import response_logps
@@ -356,30 +356,26 @@ def test_deepspeed_resumes_only_its_own_layout():
 # reward model
 
 
-class Head(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(1)
-        self.linear = nn.Linear(32, 1)
-
-    def forward(self, states):
-        return self.linear(states)[:, 0]
+def head():
+    return reward.ScoreHead(32, reward.form_of(tiny.processor()), seed=1)
 
 
 def critiques(count):
     """Branches of a response and its critique; only the critique counts, and some responses have none."""
     made = []
     for number, example in enumerate(tiny.examples(count, margins=False, reference=False)):
-        masks = [torch.arange(len(r)) >= len(r) // 2 for r in example.query.responses]
+        end = torch.tensor([tiny.processor().tokenizer.eos_token_id])
+        branches = [torch.cat([end, response, end]) for response in example.query.responses]
+        masks = [torch.arange(len(r)) >= len(r) // 2 for r in branches]
         if number % 2:
             masks[0] = torch.zeros_like(masks[0])
-        query = Query(example.query.prefix, example.query.media, example.query.responses, example.query.pairs, masks)
+        query = Query(example.query.prefix, example.query.media, branches, example.query.pairs, masks)
         made.append(Example(example.id, query, ties=((0, 1),) if number == 2 else ()))
     return made
 
 
 def test_reward_losses_are_the_equations(tmp_path):
-    data, ranked = critiques(4), tiny.model(Head())
+    data, ranked = critiques(4), tiny.model(head())
     trainer = RewardTrainer(ranked, tiny.settings(tmp_path, max_steps=1, learning_rate=0.0), data,
                             critique_weight=1.0, score_weight=1.0, centre_weight=0.01, tie_weight=0.5)  # fmt: skip
     trainer.train()
@@ -409,15 +405,20 @@ def test_reward_losses_are_the_equations(tmp_path):
 
 def test_reward_training_learns_saves_its_head_and_needs_one(tmp_path):
     data, given = critiques(4), {"save_strategy": "steps", "save_steps": 10, "max_steps": 20, "learning_rate": 1e-2}
-    trainer = RewardTrainer(tiny.model(Head()), tiny.settings(tmp_path, **given), data)
+    trainer = RewardTrainer(tiny.model(head()), tiny.settings(tmp_path, **given), data)
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss/score" in entry]
     assert history[-1]["loss/score"] < 0.5 * history[0]["loss/score"]
     assert history[-1]["rewards/accuracy"] == 1.0
     (tmp_path / "checkpoint-20/complete.json").unlink()
-    again = RewardTrainer(tiny.model(Head()), tiny.settings(tmp_path, **given), data)
+    again = RewardTrainer(tiny.model(head()), tiny.settings(tmp_path, **given), data)
     again.resume()
     assert tiny.same(tiny.weights(again.model), tiny.weights(trainer.model))
+    trainer.processing_class = tiny.processor()
+    trainer.save_model(tmp_path / "saved")
+    loaded = reward.load(tmp_path / "saved")
+    assert tiny.same(tiny.weights(loaded.head), tiny.weights(trainer.model.score))
+    assert loaded.form == trainer.model.score.form
     with pytest.raises(ValueError, match="needs a score head"):
         RewardTrainer(tiny.model(), tiny.settings(tmp_path), data)
 

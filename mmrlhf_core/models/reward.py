@@ -1,0 +1,243 @@
+"""The critique-based reward model (arXiv 2502.10391, §3): it writes a critique of a response, then a head scores it.
+
+One function puts a response and its critique into tokens, one finds the token whose state is scored: training,
+evaluation and inference use both. A saved model is an ordinary folder of the base model with two files more.
+Shapes: `K` responses to one prompt, `M` of a batch, `N` response tokens of the batch, `D` width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmrlhf_core import storage
+from mmrlhf_core.models import policy, prompts
+from mmrlhf_core.models.policy import Policy, PolicyError
+from mmrlhf_core.models.prompts import Prompt, Wording
+
+HEAD, FORM = "score.safetensors", "score.json"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a response is put to the model and where its score is read.
+
+    end: id of the token that ends a turn; before: how many of them stand between a response and its critique;
+    critique: whether the model writes one (without, it is the scalar reward model of eq. 1);
+    newline: tokens behind the end token, the last of which carries the score (the release reads there; else none).
+    """
+
+    end: int
+    before: int
+    critique: bool = True
+    wording: Wording = prompts.BRIEF
+    newline: tuple[int, ...] = ()
+
+
+def form_of(
+    processor: hf.ProcessorMixin, wording: Wording = prompts.BRIEF, critique: bool = True, newline: str = ""
+) -> Form:
+    """The form for a processor's template."""
+    tokenizer = processor.tokenizer
+    _, tail = prompts.critique_frame(processor, Prompt("?"), wording)
+    after = tuple(tokenizer(newline, add_special_tokens=False).input_ids)
+    return Form(tokenizer.eos_token_id, tail.count(tokenizer.eos_token_id), critique, wording, after)
+
+
+class ScoreHead(nn.Module):
+    """States [M, D] at the score's places to scores [M]: linear, tanh, linear, as in the release, without dropout."""
+
+    def __init__(self, width: int, form: Form, seed: int = 0) -> None:
+        super().__init__()
+        self.form = form
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.dense, self.out_proj = nn.Linear(width, width), nn.Linear(width, 1)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.out_proj(torch.tanh(self.dense(states.to(self.dense.weight.dtype))))[:, 0]
+
+
+class RewardModel(NamedTuple):
+    """Base model with processor, head, and the SHA-256 of the folder it came from (blank when it came from none)."""
+
+    policy: Policy
+    head: ScoreHead
+    digest: str = ""
+
+    @property
+    def form(self) -> Form:
+        return self.head.form
+
+
+def create(base: Policy, wording: Wording = prompts.BRIEF, critique: bool = True, seed: int = 0) -> RewardModel:
+    """A reward model whose head has random weights; the same seed gives the same ones."""
+    width, form = base.model.config.get_text_config().hidden_size, form_of(base.processor, wording, critique)
+    return RewardModel(base, ScoreHead(width, form, seed).to(base.model.device, base.model.dtype))
+
+
+# ---------------------------------------------------------------- tokens
+
+
+class Parts(NamedTuple):
+    """One prompt with K responses as the fields of `ranked.Query`; only critiques count in the sums."""
+
+    prefix: Tensor
+    media: dict[str, Tensor]
+    responses: list[Tensor]
+    counted: list[Tensor]
+
+
+def literal(processor: hf.ProcessorMixin, text: str) -> list[int]:
+    """Tokens of a text in which a template's marks are words like all others."""
+    return processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def opening(processor: hf.ProcessorMixin, form: Form, prompt: Prompt, response: str) -> list[int]:
+    """Tokens from the response to where its critique begins."""
+    return literal(processor, response) + prompts.critique_frame(processor, prompt, form.wording)[1]
+
+
+def encode(
+    processor: hf.ProcessorMixin, form: Form, prompt: Prompt, responses: Sequence[str], critiques: Sequence[str | None]
+) -> Parts:
+    """Prompt, responses and critiques as tokens: pictures and question once, then response, critique and end each.
+
+    None stands for a response that nobody criticised: it is scored, and teaches no words.
+    """
+    head, _ = prompts.critique_frame(processor, prompt, form.wording)
+    batch = prompts.encode_rendered(processor, [prompt], [head])
+    skip = ("input_ids", "attention_mask", "mm_token_type_ids")
+    media = {name: torch.as_tensor(value) for name, value in batch.items() if name not in skip}
+    branches, counted = [], []
+    for response, critique in zip(responses, critiques, strict=True):
+        if critique and not form.critique:
+            raise ValueError("This reward model scores responses without a critique; leave critiques out.")
+        asked = opening(processor, form, prompt, response)
+        written = [*literal(processor, critique or ""), form.end]
+        branches.append(torch.tensor([*asked, *written, *form.newline]))
+        counts = torch.zeros(len(branches[-1]), dtype=torch.bool)
+        counts[len(asked) : len(asked) + len(written)] = critique is not None
+        counted.append(counts)
+    return Parts(batch["input_ids"][0], media, branches, counted)
+
+
+def score_places(targets: Tensor, response_of: Tensor, places: Tensor, responses: int, form: Form) -> Tensor:
+    """Where the states to score lie, [M]: at each response's end-of-critique token, found by its id.
+
+    targets [N] are the tokens of all responses, response_of [N] whose they are, places [N] where they lie.
+    """
+    ends = targets == form.end
+    counts = torch.zeros(responses, dtype=torch.long, device=targets.device).index_add(0, response_of, ends.long())
+    for number in (counts != form.before + 1).nonzero().flatten().tolist():
+        raise ValueError(
+            f"Response {number} of the batch has {int(counts[number])} end tokens instead of {form.before + 1}, so its "
+            "critique has no one end to score at; build its tokens with models.reward.encode."
+        )
+    passed = ends.cumsum(0) - (counts.cumsum(0) - counts)[response_of]
+    return places[ends & (passed == form.before + 1)] + len(form.newline)
+
+
+def window(model: hf.PreTrainedModel) -> int:
+    """Most tokens the model has positions for."""
+    return model.config.get_text_config().max_position_embeddings
+
+
+# ---------------------------------------------------------------- folders
+
+
+def save_head(folder: str | Path, state: dict[str, Tensor], form: Form) -> None:
+    """Write the head's weights and the form beside a base model that is there already."""
+    save_file({name: value.contiguous() for name, value in state.items()}, Path(folder) / HEAD)
+    storage.write_json(Path(folder).resolve() / FORM, asdict(form))
+
+
+def save(folder: str | Path, model: RewardModel) -> None:
+    """Write base, processor and head as one Hugging Face folder, whole or not at all."""
+    with storage.writing(folder) as temporary:
+        policy.save(temporary.resolve(), model.policy)
+        save_head(temporary, model.head.state_dict(), model.form)
+
+
+def _form(folder: Path) -> Form:
+    """The form a folder was saved with."""
+    saved = storage.read_json((folder / FORM).resolve())
+    return Form(**{**saved, "wording": Wording(**saved["wording"]), "newline": tuple(saved["newline"])})
+
+
+def load(name: str | Path, dtype: torch.dtype | str = "auto") -> RewardModel:
+    """Load a reward model by folder or hub id, in evaluation mode."""
+    folder = policy.locate(str(name))
+    if not (folder / HEAD).is_file() or not (folder / FORM).is_file():
+        raise PolicyError(f"{folder} has no {HEAD} and {FORM}: it is no reward model; train one, or use `released`.")
+    base, form, state = policy.load(str(folder), dtype), _form(folder), load_file(folder / HEAD)
+    known = form_of(base.processor, form.wording)
+    if (known.end, known.before) != (form.end, form.before):
+        raise PolicyError(f"{folder} was trained with another chat template; put the one it was saved with back.")
+    head = _filled(folder, ScoreHead(base.model.config.get_text_config().hidden_size, form), state)
+    digest = storage.sha256_bytes(f"{base.model.dtype} {storage.sha256_tree(folder)}".encode())
+    return RewardModel(base, head.to(base.model.device, base.model.dtype).eval(), digest)
+
+
+def _filled(folder: Path, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """The module with these weights, or an error that names the first that does not fit."""
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    for name in sorted(own.keys() | given.keys()):
+        if own.get(name) != given.get(name):
+            raise PolicyError(
+                f"{folder} does not match the architecture: {name} is {given.get(name, 'not there')} and should be "
+                f"{own.get(name, 'not there')}; give the base model it was trained from."
+            )
+    module.load_state_dict(state)
+    return module
+
+
+_RELEASED = (  # first match: name in the release, name in transformers' LLaVA-OneVision
+    ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
+    ("model.mm_projector.0.", "model.multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "model.multi_modal_projector.linear_2."),
+    ("model.image_newline", "model.image_newline"),
+    ("model.", "model.language_model."),
+    ("", ""),
+)
+
+
+def _renamed(name: str) -> str:
+    old, new = next(pair for pair in _RELEASED if name.startswith(pair[0]))
+    return new + name.removeprefix(old)
+
+
+def released(folder: str | Path, base: str, wording: Wording) -> RewardModel:
+    """The authors' MM-RLHF-Reward-7B from its own files, as weights of `base`, LLaVA-OneVision in transformers' form.
+
+    `wording` has to be the prompt it was trained with (`make_conv_rm` of the release). The release reads its score one
+    token later, at the line end behind the end token, and so does the model returned here.
+    """
+    folder, made = storage.path(folder), policy.load(base)
+    state = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
+    kind = made.model.config.model_type
+    if "rm_head.dense.weight" not in state or kind != "llava_onevision":
+        raise PolicyError(
+            f"{folder} ({len(state)} weights, base {kind}) is not in the layout of MM-RLHF-Reward-7B: that has an "
+            "`rm_head` on LLaVA-OneVision in safetensors files."
+        )
+    head = {name.removeprefix("rm_head."): value for name, value in state.items() if name.startswith("rm_head.")}
+    rest = {_renamed(name): value for name, value in state.items() if not name.startswith("rm_head.")}
+    own, tokens = made.model.state_dict(), len(made.processor.tokenizer)
+    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+        if name in own and name not in rest and made.model.config.tie_word_embeddings:
+            rest[name] = rest["model.language_model.embed_tokens.weight"]
+        if name in rest and len(rest[name]) != len(own[name]) and min(len(rest[name]), len(own[name])) >= tokens:
+            filler = own[name][tokens:]  # rows behind the last token pad the table and are never looked up
+            rest[name] = torch.cat([rest[name][:tokens].to(filler), filler])
+    _filled(folder, made.model, rest)
+    form = form_of(made.processor, wording, newline="\n")
+    scorer = _filled(folder, ScoreHead(made.model.config.get_text_config().hidden_size, form), head)
+    digest = storage.sha256_bytes(f"{made.model.dtype} {storage.sha256_tree(folder)}".encode())
+    return RewardModel(made, scorer.to(made.model.device, made.model.dtype).eval(), digest)
