@@ -173,7 +173,8 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_no_one_writing(proje
     slow += "    folder.mkdir()\n    (folder / 'half').touch()\n    time.sleep(60)"
     write_chapter(project, code=slow)
     command = [sys.executable, "-m", "mmrlhf_core.pipeline.run", "tiny"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=project) as child:
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (background shells ignore Ctrl-C)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=project, preexec_fn=heard) as child:
         wait_for(project / "pid")
         child.send_signal(kill)
         message = child.communicate(timeout=30)[1].strip().splitlines()[-1]
