@@ -240,7 +240,8 @@ def _line(row: dict, tree: dict, dtype: str) -> str:
 
 def _part(name: str, result: dict) -> list[str]:
     """One part of the table."""
-    rows = {key: {"name": key, **row} for key, row in result["rows"].items()}
+    order = sorted(result["rows"], key=lambda key: (key.startswith("reward"), tree_of(key), key != tree_of(key), key))
+    rows = {key: {"name": key, **result["rows"][key]} for key in order}
     lines = [f"## {name}", ""]
     lines += [
         f"{result['parameters'] / 1e6:.1f} M parameters, {result['dtype']}, {result['tokens']} tokens in the tree, "
@@ -259,12 +260,14 @@ def _part(name: str, result: dict) -> list[str]:
     )
     lines += ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += [_line(row, rows[tree_of(key)], result["dtype"]) for key, row in rows.items()]
-    slower = [f"{key} ({row['first_run_seconds']:.1f} s in its first run)" for key, row in result["untimed"].items()]
+    slower = [
+        f"{key} ({row['first_run_seconds']:.1f} s in its first run)" for key, row in sorted(result["untimed"].items())
+    ]
     lines += ["", "Not timed, because slower: " + "; ".join(slower)] if slower else []
     if result["memory"]:
         tree = result["memory"]["tree, cached reference"]["step"]
         lines += ["", "| peak memory | step × tree | step, MiB | whole process, MiB |", "|---|---|---|---|"]
-    for key, row in result["memory"].items():
+    for key, row in sorted(result["memory"].items()):
         lines.append(f"| {key} | {row['step'] / tree:.2f} | {row['step']} | {row['peak']} |")
     return [*lines, ""]
 
@@ -275,8 +278,8 @@ def table(results: dict) -> str:
     lines[-1] += (
         "“Of theory” compares the ratio in CPU time, which other load disturbs least, with the ratio of token work."
     )
-    lines += ["", *(f"- {key}: {value}" for key, value in results["machine"].items()), ""]
-    for name, result in results["parts"].items():
+    lines += ["", *(f"- {key}: {value}" for key, value in sorted(results["machine"].items())), ""]
+    for name, result in sorted(results["parts"].items()):
         lines += _part(name, result)
     return "\n".join(lines)
 
