@@ -101,6 +101,12 @@ TABLE_2, TABLE_3 = _read(_TABLE_2), _read(_TABLE_3)
 TABLES = {**TABLE_2, **TABLE_3}
 
 
+def shown(row: str) -> dict[str, str]:
+    """`base → aligned` of every model, for standing beside other numbers; empty for a row the paper lacks."""
+    changes = zip(MODELS, TABLES.get(row, ()), strict=row in TABLES)
+    return {f"paper: {model}": f"{one.base:g} → {one.aligned:g}" for model, one in changes}
+
+
 def table() -> pd.DataFrame:
     """Both tables long: row, dimension, table, model, base, aligned, change, and better, worse or same."""
     rows = []

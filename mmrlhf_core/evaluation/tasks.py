@@ -154,13 +154,14 @@ Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., columns + 1], the n
 
 @dataclass(frozen=True)
 class Measure:
-    """How answers become a number; the first column is how good an answer is, 0 to 1, whatever the number's direction."""
+    """How answers become a number; the first column is how good an answer is, 0 to 1, also where less is better."""
 
     name: str
     unit: str
     higher: bool  # whether more is better
     columns: Columns
     statistic: Statistic
+    share: int | None = None  # the column of 0 and 1 whose mean in percent the number is, where it is one
 
 
 def percent(sums: np.ndarray) -> np.ndarray:
@@ -183,9 +184,18 @@ def _there(item: Item) -> set[str]:
     return {phrase for _, *rest in words for phrase in (rest[-1], " ".join(rest[-2:]))}
 
 
-def _chair(text: str, item: Item, _: str) -> tuple[float, ...]:
-    wrong, mentions, some = metrics.chair_columns(metrics.objects(text, OBJECTS), _there(item))
+def _chair(text: str, item: Item) -> tuple[float, float, float]:
+    return metrics.chair_columns(metrics.objects(text, OBJECTS), _there(item))
+
+
+def _chair_i(text: str, item: Item, _: str) -> tuple[float, ...]:
+    wrong, mentions, some = _chair(text, item)
     return 1 - wrong / max(mentions, 1), wrong, mentions, some
+
+
+def _chair_s(text: str, item: Item, _: str) -> tuple[float, ...]:
+    wrong, mentions, some = _chair(text, item)
+    return 1 - some, wrong, mentions, some
 
 
 def judged(text: str, item: Item) -> float:
@@ -213,16 +223,16 @@ def _matching(match: Callable[[str, Sequence[str]], float]) -> Columns:
     return lambda text, item, _: (match(text, [item.question.key]),)
 
 
-EXACT = Measure("exact match", "%", True, _matching(metrics.exact_match), percent)
-RELAXED = Measure("relaxed accuracy", "%", True, _matching(metrics.relaxed_match), percent)
+EXACT = Measure("exact match", "%", True, _matching(metrics.exact_match), percent, 0)
+RELAXED = Measure("relaxed accuracy", "%", True, _matching(metrics.relaxed_match), percent, 0)
 ANLS = Measure("ANLS", "%", True, _matching(metrics.anls), percent)
 OPTION = Measure(
     "option letter", "%", True,
-    lambda text, item, _: (float(metrics.option_letter(text, item.question.options) == _key_letter(item)),), percent,
+    lambda text, item, _: (float(metrics.option_letter(text, item.question.options) == _key_letter(item)),), percent, 0,
 )  # fmt: skip
-POPE = Measure("accuracy", "%", True, _pope, percent)
-CHAIR_I = Measure("CHAIR-i", "%", False, _chair, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[0])
-CHAIR_S = Measure("CHAIR-s", "%", False, _chair, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[1])
+POPE = Measure("accuracy", "%", True, _pope, percent, 0)
+CHAIR_I = Measure("CHAIR-i", "%", False, _chair_i, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[0])
+CHAIR_S = Measure("CHAIR-s", "%", False, _chair_s, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[1], 3)
 JUDGE = Measure(
     "judge, relative", "% of the reference", True, lambda text, item, _: (judged(text, item),),
     lambda s: 20 + 0.8 * percent(s),
@@ -230,7 +240,7 @@ JUDGE = Measure(
 POINTS = Measure(
     "judge, points", "1 to 5", True, lambda text, item, _: (judged(text, item),), lambda s: 1 + percent(s) / 25
 )
-WON = Measure("win rate", "%", True, _won, lambda s: 100 * s[..., 1] / s[..., -1])
+WON = Measure("win rate", "%", True, _won, lambda s: 100 * s[..., 1] / s[..., -1], 1)
 
 
 @dataclass(frozen=True)
