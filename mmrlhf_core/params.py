@@ -146,6 +146,25 @@ class Annotate:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Chapter 08: ten dimensions, safety, and the paper's tables."""
+
+    policies: tuple[str, ...]
+    frames: Annotated[int, Range(1, 512)]
+    train_scenes: tuple[int, ...]
+    exam_scenes: Positive
+    items_per_set: Annotated[int, Range(2, 10**5)]
+    attacked_pictures: Annotated[int, Range(2, 10**4)]
+    attack_steps: Positive
+    temperature: Annotated[float, Range(0, 2)]
+    top_p: Annotated[float, Range(0.01, 1)]
+    max_new_tokens: Positive
+    draws: Annotated[int, Range(20, 10**6)]
+    cards_shown: Count
+    results_folder: str
+
+
+@dataclass(frozen=True)
 class Params:
     """All of `params.yaml`."""
 
@@ -153,6 +172,7 @@ class Params:
     base_models: BaseModels
     curate: Curate
     annotate: Annotate
+    evaluate: Evaluate
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """From answers to tables: every bench with its interval, every policy against the first one on the same items.
 
-A bench's value is in its own unit. A gain is in points of how good the answers are, 0 to 100 on every bench, and above 0
+A bench's value is in its own unit. A gain is in points of how good the answers are, 0 to 100 on every bench, above 0
 for the better. Intervals are 95 %: Wilson's and Newcombe's for right and wrong on scenes of one item, else bootstraps
 over scenes. p-values are exact McNemar or permutations of the paired differences, adjusted for all tests of a table by
 Holm and by Benjamini–Hochberg. A gain or loss counts as shown when Benjamini–Hochberg keeps it at 5 %; the others are
@@ -73,17 +73,17 @@ def table(made: Answers, benches: Sequence[Bench], draws: int = 1000, seed: int 
         for name in made.texts:
             mine = columns(made, bench, name)
             value = _value(mine, bench, scenes, draws, seed)
-            gain, p = _gain(mine, theirs, scenes, draws, seed)
+            itself = name == made.reference
+            gain, p = (Estimate(0, 0, 0), np.nan) if itself else _gain(mine, theirs, scenes, draws, seed)
             rows.append((*about, *measured, name, len(mine), *map(float, (*value, *gain)), p))
     about = ["bench", "dimension", "counterpart", "measure", "unit", "higher", "policy", "n"]
     found = pd.DataFrame(rows, columns=[*about, "value", "low", "high", "gain", "gain_low", "gain_high", "p"])
-    return _judged(found, made.reference)
+    return _judged(found)
 
 
-def _judged(found: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """The table with adjusted p-values and verdicts; the reference is not tested against itself."""
-    tested = found.policy != reference
-    found = found.assign(p=found.p.where(tested), p_holm=np.nan, p_bh=np.nan)
+def _judged(found: pd.DataFrame) -> pd.DataFrame:
+    """The table with adjusted p-values and verdicts; the first policy is not tested against itself."""
+    tested, found = found.p.notna(), found.assign(p_holm=np.nan, p_bh=np.nan)
     if tested.any():
         found.loc[tested, "p_holm"] = statistics.holm(found.p[tested])
         found.loc[tested, "p_bh"] = statistics.benjamini_hochberg(found.p[tested])

@@ -16,7 +16,6 @@ from pathlib import Path
 from mmrlhf_core import storage
 from mmrlhf_core.evaluation.benchmarks import BENCHMARKS, HARNESSES, rows_of, tasks_of
 from mmrlhf_core.models import policy
-from mmrlhf_core.params import nearest
 
 FORK = "https://github.com/yfzhang114/mmrlhf-eval"
 WRAPPERS = {  # what each harness calls a family of models, by `model_type` of config.json
@@ -86,11 +85,11 @@ def forked(benchmarks: Sequence[str]) -> list[str]:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """Benchmarks by name, `all` for all; an unknown one is an error with the nearest known."""
+    """Benchmarks by name, `all` for all; an unknown one is an error that lists the known ones."""
     known = {name.lower(): name for name in BENCHMARKS}
     for name in names:
         if name.lower() not in {*known, "all"}:
-            raise ValueError(f"No benchmark {name!r}. {nearest(name, BENCHMARKS)}")
+            raise ValueError(f"No benchmark {name!r}. Give all, or some of {', '.join(BENCHMARKS)}.")
     return list(BENCHMARKS) if "all" in names else [known[name.lower()] for name in dict.fromkeys(names)]
 
 

@@ -17,8 +17,8 @@ from mmrlhf_core.miniworld.render import render
 RIGHT, WRONG = "#e3f4e3", "#fbe3e1"
 
 
-def _picture(image: Image.Image) -> str:
-    """A picture inside the page, pixels kept sharp."""
+def picture(image: Image.Image) -> str:
+    """A picture inside an HTML page, pixels kept sharp."""
     file = BytesIO()
     image.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
@@ -39,7 +39,7 @@ def gallery(asked: Sequence[tuple[str, Question]], answers: Mapping[str, Sequenc
     rows = []
     for place in shown:
         group, question = asked[place]
-        frames = "".join(_picture(image) for image in render(question.scene)[:4])
+        frames = "".join(picture(image) for image in render(question.scene)[:4])
         texts = "".join(
             f"<td style='text-align:left'>{escape(text)}</td>" for text in (question.prompt, question.answer)
         )

@@ -32,7 +32,10 @@ class Chapter:
 
 
 # A chapter may be named after what it is about, its stage after what it does.
-STAGES = {"00_sources_and_base_models": "base_models", "01_curation": "curate", "02_annotation": "annotate"}
+STAGES = {
+    "00_sources_and_base_models": "base_models", "01_curation": "curate", "02_annotation": "annotate",
+    "08_evaluation": "evaluate",
+}  # fmt: skip
 
 
 def chapters() -> list[Chapter]:

@@ -1,0 +1,103 @@
+"""The figures of the evaluation chapter; each takes a table of `comparison` and returns a matplotlib figure."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmrlhf_core.evaluation.benchmarks import DIMENSIONS
+
+CAPTIONS = {
+    "dimensions": "How good the answers are in each of the ten dimensions, with 95 % intervals over scenes (MiniWorld)",
+    "gains": "Gains and losses of every policy against the base policy, bench by bench; filled where shown (MiniWorld)",
+    "safety": "The safety bench row by row, with 95 % intervals; arrows say which way is safer (MiniWorld)",
+    "cost": "Gain over all dimensions against tokens per answer, with 95 % intervals (MiniWorld)",
+}
+COLOURS = ("#5b6876", "#0b6e6e", "#c2571a", "#5a4fa2", "#b8860b", "#2f7fc1", "#8c3b5e", "#4d7c0f", "#0f766e", "#7c2d12")
+BETTER, WORSE, OPEN = "#0b6e6e", "#c2571a", "#9aa5b1"
+
+
+def _points(axis: Axes, rows: pd.DataFrame, at: np.ndarray, names: tuple[str, str, str], **style: object) -> None:
+    """Points with their intervals, lying; `names` are the columns of value, low and high."""
+    value, low, high = (rows[name].to_numpy(float) for name in names)
+    error = np.clip([value - low, high - value], 0, None)
+    axis.errorbar(value, at, xerr=error, fmt="o", capsize=2, markersize=4, linewidth=1, **style)
+
+
+def _plain(axis: Axes, title: str, labels: list[str]) -> None:
+    """Title, names of the rows from top to bottom, no frame."""
+    axis.set_yticks(np.arange(len(labels))[::-1], labels)
+    axis.set_title(title, loc="left", fontsize=11)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _side_by_side(rows: pd.DataFrame, by: str, labels: list[str], title: str) -> Figure:
+    """Value with interval of every policy in every row, policies apart within the row."""
+    policies = list(dict.fromkeys(rows.policy))
+    figure, axis = plt.subplots(figsize=(8, (0.16 * len(policies) + 0.3) * len(labels) + 1.2))
+    at = np.arange(len(labels))[::-1]
+    for number, name in enumerate(policies):
+        mine = rows[rows.policy == name].set_index(by).loc[labels]
+        shift = 0.8 * ((number + 0.5) / len(policies) - 0.5)
+        colour = COLOURS[number % len(COLOURS)]
+        _points(axis, mine, at - shift, ("value", "low", "high"), color=colour, label=name)
+    _plain(axis, title, labels)
+    axis.set_xlim(-2, 102)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def dimensions(found: pd.DataFrame) -> Figure:
+    """The ten dimensions and their mean, a dot with interval for every policy."""
+    figure = _side_by_side(found, "dimension", [*DIMENSIONS, "all"], "How good the answers are, 0 to 100, MiniWorld")
+    axis = figure.axes[0]
+    axis.set_yticks(axis.get_yticks(), [DIMENSIONS.get(name, "mean of all benches") for name in (*DIMENSIONS, "all")])
+    return figure
+
+
+def safety(found: pd.DataFrame) -> Figure:
+    """The rows of the safety bench and its controls."""
+    rows = found[found.dimension.isin(("safety", "control"))]
+    first = rows.drop_duplicates("bench")
+    figure = _side_by_side(rows, "bench", list(first.bench), "Safety bench, %, MiniWorld")
+    labels = [f"{name} {'→' if higher else '←'}" for name, higher in zip(first.bench, first.higher, strict=True)]
+    figure.axes[0].set_yticks(figure.axes[0].get_yticks(), labels)
+    return figure
+
+
+def gains(found: pd.DataFrame) -> Figure:
+    """One panel per policy: every bench's gain or loss in points; orange is worse, green better, filled is shown."""
+    rows = found[found.verdict != ""]
+    policies, labels = list(dict.fromkeys(rows.policy)), list(dict.fromkeys(rows.bench))
+    size = (2.2 + 2.1 * max(len(policies), 1), 0.24 * len(labels) + 1.2)
+    figure, axes = plt.subplots(1, max(len(policies), 1), figsize=size, sharey=True, sharex=True, squeeze=False)
+    for axis, name in zip(axes[0], policies, strict=False):
+        mine = rows[rows.policy == name].set_index("bench").loc[labels]
+        at = np.arange(len(labels))[::-1]
+        axis.axvline(0, color="#1d2733", linewidth=0.8)
+        for colour, chosen in ((BETTER, mine.gain > 0), (WORSE, mine.gain < 0), (OPEN, mine.gain == 0)):
+            for shown in (True, False):
+                kept = (chosen & ((mine.verdict != "not shown") == shown)).to_numpy()
+                style = {"color": colour, "markerfacecolor": colour if shown else "white"}
+                _points(axis, mine[kept], at[kept], ("gain", "gain_low", "gain_high"), **style)
+        _plain(axis, name, labels)
+        axis.tick_params(axis="y", labelsize=8)
+    axes[0][0].set_xlabel("gain in points, MiniWorld")
+    return figure
+
+
+def cost(found: pd.DataFrame) -> Figure:
+    """Gain over all dimensions against tokens per answer."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+    axis.axhline(0, color="#1d2733", linewidth=0.8)
+    for number, row in enumerate(found.itertuples()):
+        x, y = ([[mid - low], [high - mid]] for mid, low, high in (
+            (row.tokens, row.tokens_low, row.tokens_high), (row.gain, row.gain_low, row.gain_high)))  # fmt: skip
+        colour = COLOURS[number % len(COLOURS)]
+        axis.errorbar([row.tokens], [row.gain], yerr=y, xerr=x, fmt="o", color=colour, capsize=2, label=row.policy)
+    axis.set(xlabel="tokens per answer", ylabel="gain over all dimensions, points", title="MiniWorld")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
