@@ -8,6 +8,7 @@ neither as far as these items can tell.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,8 +140,8 @@ def dimensions(made: Answers, benches: Sequence[Bench], draws: int = 1000, seed:
 # ---------------------------------------------------------------- tables to read
 
 
-def _text(row: pd.Series) -> str:
-    return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
+def _text(row: Any, digits: int) -> str:
+    return f"{row.value:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
 
 
 def beside_paper(found: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +149,7 @@ def beside_paper(found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for bench, mine in found.groupby("bench", sort=False):
         first = mine.iloc[0]
-        ours = {row.policy: _text(row) for row in mine.itertuples()}
+        ours = {row.policy: _text(row, 0 if "%" in first.unit else 1) for row in mine.itertuples()}
         stands = first.counterpart or "not in the paper"
         about = {"bench": bench, "measure": f"{first.measure} ({first.unit}, {'higher' if first.higher else 'lower'})"}
         rows.append({**about, **ours, "stands for": stands, **paper.shown(first.counterpart)})

@@ -71,9 +71,13 @@ def gains(found: pd.DataFrame) -> Figure:
     """One panel per policy: every bench's gain or loss in points; orange is worse, green better, filled is shown."""
     rows = found[found.verdict != ""]
     policies, labels = list(dict.fromkeys(rows.policy)), list(dict.fromkeys(rows.bench))
-    size = (2.2 + 2.1 * max(len(policies), 1), 0.24 * len(labels) + 1.2)
-    figure, axes = plt.subplots(1, max(len(policies), 1), figsize=size, sharey=True, sharex=True, squeeze=False)
-    for axis, name in zip(axes[0], policies, strict=False):
+    across = min(max(len(policies), 1), 4)
+    down = -(-max(len(policies), 1) // across)
+    size = (2.2 + 2.1 * across, (0.24 * max(len(labels), 4) + 1) * down)
+    figure, axes = plt.subplots(down, across, figsize=size, sharey=True, sharex=True, squeeze=False)
+    for axis in axes.flat[len(policies) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, policies, strict=False):
         mine = rows[rows.policy == name].set_index("bench").loc[labels]
         at = np.arange(len(labels))[::-1]
         axis.axvline(0, color="#1d2733", linewidth=0.8)
@@ -84,7 +88,7 @@ def gains(found: pd.DataFrame) -> Figure:
                 _points(axis, mine[kept], at[kept], ("gain", "gain_low", "gain_high"), **style)
         _plain(axis, name, labels)
         axis.tick_params(axis="y", labelsize=8)
-    axes[0][0].set_xlabel("gain in points, MiniWorld")
+    axes[-1][0].set_xlabel("gain in points, MiniWorld")
     return figure
 
 

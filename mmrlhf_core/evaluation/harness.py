@@ -42,12 +42,18 @@ def wrapper(model: str, harness: str) -> str:
     return known[found]
 
 
+def _named(model: str) -> str:
+    """The checkpoint as a harness takes it: a folder as seen from the project, or a hub id."""
+    reference = storage.path(model) / policy.REFERENCE
+    return _named(storage.read_json(reference)["checkpoint"]) if reference.is_file() else model
+
+
 def lmms_call(model: str, benchmarks: Sequence[str], output: str) -> str:
     """The call of lmms-eval, which takes all benchmarks at once."""
     tasks = [task for name in benchmarks for task in tasks_of(name, "lmms-eval")]
     words = [
         *("python", "-m", "lmms_eval", "--model", wrapper(model, "lmms-eval")),
-        *("--model_args", f"pretrained={policy.locate(model)}", "--tasks", ",".join(tasks), "--batch_size", "1"),
+        *("--model_args", f"pretrained={_named(model)}", "--tasks", ",".join(tasks), "--batch_size", "1"),
         *("--log_samples", "--output_path", output),
     ]
     return shlex.join(words)
@@ -62,7 +68,7 @@ def _data(dataset: str) -> dict[str, str | int | bool]:
 
 def kit_config(model: str, benchmarks: Sequence[str]) -> dict[str, dict]:
     """The configuration file of VLMEvalKit that names the checkpoint and the data sets."""
-    settings = {"class": wrapper(model, "VLMEvalKit"), "model_path": str(policy.locate(model))}
+    settings = {"class": wrapper(model, "VLMEvalKit"), "model_path": _named(model)}
     data = {task: _data(task) for name in benchmarks for task in tasks_of(name, "VLMEvalKit")}
     return {"model": {Path(model).name: settings}, "data": data}
 
@@ -100,6 +106,8 @@ def calls(model: str, names: Sequence[str], harness: str, output: str) -> str:
     lines = [f"# {harness} does not have: {', '.join(missing(wanted, harness))}"] if len(able) < len(wanted) else []
     if harness == HARNESSES[0] and forked(able):
         lines.append(f"# {', '.join(forked(able))}: only in the authors' copy of lmms-eval, {FORK}")
+    if able and policy.locate(model) == storage.path(model):
+        lines.append(f"# {model} is seen from the project folder")
     if able:
         lines.append((lmms_call if harness == HARNESSES[0] else kit_call)(model, able, output))
     return "\n".join(lines)

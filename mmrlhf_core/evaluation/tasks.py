@@ -281,10 +281,10 @@ BENCHES = (
 
 
 def pope_table(answers: Sequence[str], items: Sequence[Item]) -> dict[str, metrics.Pope]:
-    """POPE's numbers in its three settings and over all, from the answers of one policy."""
+    """POPE's numbers in its three settings, from the answers of one policy."""
     found = {}
-    for setting in (*SETTINGS, "all"):
-        sets = {"objects yes", *(f"objects {one}" for one in SETTINGS if setting in (one, "all"))}
+    for setting in SETTINGS:
+        sets = ("objects yes", f"objects {setting}")
         rows = np.array([_pope(t, i, "") for t, i in zip(answers, items, strict=True) if i.set in sets]).reshape(-1, 7)
         found[setting] = metrics.pope(rows[:, 1:6].sum(0), rows[:, 6].sum())
     return found
