@@ -154,7 +154,7 @@ def test_costs_take_training_from_beside_the_checkpoint(project, made):
 
 def test_figures_and_sentences_hold_for_any_number_of_policies(made, project):
     storage.write_json("models/base/config.json", {})
-    for names in (("base",), ("base", "silent"), tuple(made.texts)):
+    for names in (("base",), tuple(made.texts)):
         some = Answers(made.items, {n: made.texts[n] for n in names}, {n: made.tokens[n] for n in names}, {})
         found = comparison.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
         dims = comparison.dimensions(some, BENCHES, draws=20)
