@@ -102,8 +102,12 @@ def _difference(sums: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_benches(sums: np.ndarray) -> np.ndarray:
-    """The mean over benches of how good their answers are; columns are a sum and a count of each, [..., 2 B]."""
-    return 100 * (sums[..., 0::2] / np.maximum(sums[..., 1::2], 1e-12)).mean(-1)
+    """The mean over benches of how good their answers are; columns are a sum and a count of each, [..., 2 B].
+
+    A bench none of whose scenes is in a bootstrap's draw has no value there and is left out of that draw.
+    """
+    good, counts = sums[..., 0::2], sums[..., 1::2]
+    return 100 * (good / np.maximum(counts, 1)).sum(-1) / np.maximum((counts > 0).sum(-1), 1)
 
 
 def _goodness(made: Answers, benches: Sequence[Bench], name: str) -> np.ndarray:
@@ -214,7 +218,7 @@ def training_of(checkpoint: str) -> dict[str, float]:
 
 
 def costs(made: Answers, checkpoints: Mapping[str, str], found: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
-    """What each policy costs and gains: tokens per answer with interval, training, change over all dimensions.
+    """What each policy costs and gains: tokens per answer with interval, training, change over all benches.
 
     Clock times are kept out: they are in `milliseconds`.
     """

@@ -12,7 +12,7 @@ CAPTIONS = {
     "dimensions": "How good the answers are in each of the ten dimensions, with 95 % intervals over scenes (MiniWorld)",
     "gains": "Gains and losses of every policy against the base policy, bench by bench; filled where shown (MiniWorld)",
     "safety": "The safety bench row by row, with 95 % intervals; arrows say which way is safer (MiniWorld)",
-    "cost": "Gain over all dimensions against tokens per answer, with 95 % intervals (MiniWorld)",
+    "cost": "Gain over all benches against tokens per answer, with 95 % intervals (MiniWorld)",
 }
 COLOURS = ("#5b6876", "#0b6e6e", "#c2571a", "#5a4fa2", "#b8860b", "#2f7fc1", "#8c3b5e", "#4d7c0f", "#0f766e", "#7c2d12")
 BETTER, WORSE, OPEN = "#0b6e6e", "#c2571a", "#9aa5b1"
@@ -50,7 +50,7 @@ def _side_by_side(rows: pd.DataFrame, by: str, labels: list[str], title: str) ->
 
 
 def dimensions(found: pd.DataFrame) -> Figure:
-    """The ten dimensions and their mean, a dot with interval for every policy."""
+    """The ten dimensions and the mean of all benches, a dot with interval for every policy."""
     figure = _side_by_side(found, "dimension", [*DIMENSIONS, "all"], "How good the answers are, 0 to 100, MiniWorld")
     axis = figure.axes[0]
     axis.set_yticks(axis.get_yticks(), [DIMENSIONS.get(name, "mean of all benches") for name in (*DIMENSIONS, "all")])
@@ -93,7 +93,7 @@ def gains(found: pd.DataFrame) -> Figure:
 
 
 def cost(found: pd.DataFrame) -> Figure:
-    """Gain over all dimensions against tokens per answer."""
+    """Gain over all benches against tokens per answer."""
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     axis.axhline(0, color="#1d2733", linewidth=0.8)
     for number, row in enumerate(found.itertuples()):
@@ -101,7 +101,7 @@ def cost(found: pd.DataFrame) -> Figure:
             (row.tokens, row.tokens_low, row.tokens_high), (row.gain, row.gain_low, row.gain_high)))  # fmt: skip
         colour = COLOURS[number % len(COLOURS)]
         axis.errorbar([row.tokens], [row.gain], yerr=y, xerr=x, fmt="o", color=colour, capsize=2, label=row.policy)
-    axis.set(xlabel="tokens per answer", ylabel="gain over all dimensions, points", title="MiniWorld")
+    axis.set(xlabel="tokens per answer", ylabel="gain over all benches, points", title="MiniWorld")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -24,7 +24,7 @@ def _of_policy(name: str, found: pd.DataFrame, dims: pd.DataFrame) -> list[str]:
     counts = {verdict: int((mine.verdict == verdict).sum()) for verdict in ("better", "worse", "not shown")}
     said = [
         f"{name}: of {len(mine)} benches {counts['worse']} are shown to be worse, {counts['better']} better, and "
-        f"{counts['not shown']} show no difference; over all dimensions {_gain(overall.loc['all'])}."
+        f"{counts['not shown']} show no difference; over all benches {_gain(overall.loc['all'])}."
     ]
     for word, row in (("loses", mine.loc[mine.gain.idxmin()]), ("gains", mine.loc[mine.gain.idxmax()])):
         if (row.gain < 0) == (word == "loses") and row.gain:

@@ -99,7 +99,7 @@ def test_anls(answer, value):
 
 def test_anls_takes_the_best_reference_and_half_is_none():
     assert metrics.anls("motel", ["hostel", "motel"]) == 1
-    assert metrics.anls("ab", ["abcd"]) == 0  # distance exactly a half
+    assert metrics.anls("ab", ["abcd"]) == metrics.anls("abxy", ["abcd"]) == 0  # distance exactly a half
 
 
 @pytest.mark.parametrize(
