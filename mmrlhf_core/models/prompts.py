@@ -75,12 +75,12 @@ class Wording:
     A response stands between line ends, so that its tokens are those of the same text inside the whole.
     """
 
-    before: str = "question : "
-    between: str = "\nresponse :\n"
-    after: str = "\ncritique :"
+    before: str = ""
+    between: str = "\ncheck :\n"
+    after: str = ""
 
 
-BRIEF = Wording()
+BRIEF = Wording()  # for MiniWorld's models, which have learned what `check :` asks for
 FULL = Wording(  # for models that read English: the task of the paper's critique prompt, in our own words
     "Judge, fairly and without bias, how well a multimodal model answered a question. Look at correctness, clarity "
     "and completeness; explain in detail what is good and what should be better.\n\n[Question]: ",
