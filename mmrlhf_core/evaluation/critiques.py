@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 import pandas as pd
 
+from mmrlhf_core.annotation.annotated import Annotated
 from mmrlhf_core.intervals import bootstrap
 from mmrlhf_core.miniworld import claims, questions, truth
 from mmrlhf_core.miniworld.scenes import PLACES
@@ -64,6 +65,15 @@ def tally(critique: str, response: str, query: str) -> Tally:
         len(said & true), len(said - true), len(true - said),
         counts[True, "right"], counts[True, "wrong"], counts[False, "wrong"], counts[False, "right"],
     )  # fmt: skip
+
+
+def true_critiques(data: Iterable[Annotated]) -> dict[str, str]:
+    """The true critique of every response, by its id."""
+    return {
+        name: truth.critique(text, questions.question(one.query.id))
+        for one in data
+        for name, text in one.responses.items()
+    }
 
 
 def table(found: Mapping[str, Iterable[tuple[str, str, str]]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -4,7 +4,8 @@ Intervals are 95 %, from a bootstrap over queries of the mean over seeds; tests 
 pairs of one query are not independent. How far seeds differ is shown apart. Shapes: n pairs, S seeds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,8 @@ import pandas as pd
 from mmrlhf_core.annotation.annotated import Annotated
 from mmrlhf_core.evaluation import paper_reward, reward_bench, statistics
 from mmrlhf_core.evaluation.reward_bench import ALL, Item, Scores
-from mmrlhf_core.inference.judge import prefer, rate
-from mmrlhf_core.inference.score import Scored
+from mmrlhf_core.inference.judge import prefer
+from mmrlhf_core.inference.score import Decoding, Scored, Work, score
 from mmrlhf_core.intervals import bootstrap
 from mmrlhf_core.models import reward
 from mmrlhf_core.models.policy import Policy
@@ -24,6 +25,11 @@ from mmrlhf_core.training.reward_examples import Asked
 
 Runs = Mapping[str, Sequence[Scores]]  # of every arm, the scores of each training seed
 CHANCE = "chance"
+NAMES = {
+    "none": "no critique",
+    "raw": "raw reasons",
+    "expanded": "expanded reasons",
+}  # of the arms, as tables show them
 
 
 def right(scores: Scores) -> np.ndarray:
@@ -132,13 +138,14 @@ def seeds_table(found: Sequence[Item], runs: Runs) -> pd.DataFrame:
 # ---------------------------------------------------------------- untrained judges
 
 
-def point_wise(policy: Policy, found: Sequence[Item], prompts: Mapping[str, Prompt]) -> list[tuple[float, float]]:
-    """Scores of every pair from an untrained model that is asked to rate each response; `prompts` by query."""
+def point_wise(
+    judge: Callable[[list[Prompt], list[str]], list[float]], found: Sequence[Item], prompts: Mapping[str, Prompt]
+) -> list[tuple[float, float]]:
+    """Scores of every pair from a judge of single responses, asked once for each; `prompts` by query."""
     said = list(dict.fromkeys((item.query, text) for item in found for text in (item.chosen, item.rejected)))
-    points = dict(
-        zip(said, rate(policy, [prompts[query] for query, _ in said], [text for _, text in said]), strict=True)
-    )
-    return [(points[item.query, item.chosen], points[item.query, item.rejected]) for item in found]
+    points = judge([prompts[query] for query, _ in said], [text for _, text in said])
+    known = dict(zip(said, points, strict=True))
+    return [(known[item.query, item.chosen], known[item.query, item.rejected]) for item in found]
 
 
 def pair_wise(policy: Policy, found: Sequence[Item], prompts: Mapping[str, Prompt]) -> reward_bench.BothWays:
@@ -151,6 +158,13 @@ def pair_wise(policy: Policy, found: Sequence[Item], prompts: Mapping[str, Promp
 
 
 # ---------------------------------------------------------------- critiques and what they cost
+
+
+def timed(model: RewardModel, work: Sequence[Work], how: Decoding, batch: int, desc: str) -> tuple[list[Scored], float]:
+    """The scores of all responses, and the milliseconds each took on average."""
+    begun = time.perf_counter()
+    scored = score(model, work, how, batch, desc)
+    return scored, 1000 * (time.perf_counter() - begun) / len(scored)
 
 
 def averaged(scored: Iterable[Scored], n: int) -> list[Scored]:

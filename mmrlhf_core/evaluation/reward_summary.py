@@ -31,16 +31,13 @@ def keyed(made: pd.DataFrame, *names: str) -> dict[str, Any]:
 
 def headlines(made: pd.DataFrame, error: Estimate) -> list[Headline]:
     """ACC and ACC+ of the arms the paper has too, and the calibration error of the full model."""
-    rows = made[(made.category == ALL) & made.arm.isin(PAPER)]
-    found = []
-    for row in rows.itertuples():
-        found.append(
-            Headline(f"reward model, {row.arm}: ACC", row.acc, row.acc_low, row.acc_high, WORLD, PAPER[row.arm])
-        )
-        plus = (row.acc_plus, row.acc_plus_low, row.acc_plus_high)
-        found.append(Headline(f"reward model, {row.arm}: ACC+", *plus, WORLD, PAPER[row.arm]))
-    low, high = min(error.low, error.value), max(error.high, error.value)
-    return [*found, Headline("reward model: expected calibration error", float(error.value), low, high, WORLD)]
+    numbers = []
+    for row in made[(made.category == ALL) & made.arm.isin(PAPER)].itertuples():
+        acc, plus = (row.acc, row.acc_low, row.acc_high), (row.acc_plus, row.acc_plus_low, row.acc_plus_high)
+        numbers.append((f"reward model, {row.arm}: ACC", *acc, PAPER[row.arm]))
+        numbers.append((f"reward model, {row.arm}: ACC+", *plus, PAPER[row.arm]))
+    numbers.append(("reward model: expected calibration error", *map(float, error), ""))
+    return [Headline(label, v, min(low, v), max(high, v), WORLD, paper) for label, v, low, high, paper in numbers]
 
 
 def _shown(value: float, low: float, high: float) -> str:
