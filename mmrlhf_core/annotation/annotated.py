@@ -9,6 +9,7 @@ from random import Random
 
 from mmrlhf_core import records
 from mmrlhf_core.annotation import graph
+from mmrlhf_core.annotation.pairs import clusters
 from mmrlhf_core.records import Critique, Pair, Query, Ranking, Response
 
 KINDS = ("raw", "expanded")  # an annotator's own words, and the same in full
@@ -105,17 +106,22 @@ def coin_labels(data: Iterable[Annotated], seed: int) -> list[Annotated]:
 
 
 def other_pictures(data: Sequence[Annotated], seed: int) -> list[Annotated]:
-    """The same queries, each with the pictures of another one of the same kind (folder and modality).
+    """The same queries, each with the pictures of another one of the same kind (modality, number, folder).
 
-    A query whose pictures are the only ones of their kind is left out.
+    Near-duplicates are no other pictures. A query whose pictures are the only ones of their kind is left out.
     """
-    kinds: dict[tuple[str, ...], dict[tuple[str, ...], None]] = defaultdict(dict)
-    for one in data:
-        if one.query.media:
-            kinds[one.query.modality, one.query.media[0].partition("/")[0]][one.query.media] = None
-    after: dict[tuple[str, ...], tuple[str, ...]] = {}
+    cluster = clusters([one.query for one in data])
+    kinds: dict[tuple, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for query in (one.query for one in data if one.query.media):
+        kinds[_kind(query)].setdefault(cluster[query.id], query.media)
+    after = {}
     for kind, media in kinds.items():
         order = Random(f"pictures {seed} {kind}").sample(sorted(media), len(media))
-        after |= zip(order, [*order[1:], order[0]], strict=True)
-    moved = [one for one in data if after.get(one.query.media, one.query.media) != one.query.media]
-    return [replace(one, query=replace(one.query, media=after[one.query.media])) for one in moved]
+        after |= {(kind, name): media[other] for name, other in zip(order, [*order[1:], order[0]], strict=True)}
+    moved = [one for one in data if len(kinds.get(_kind(one.query), ())) > 1]
+    return [replace(o, query=replace(o.query, media=after[_kind(o.query), cluster[o.query.id]])) for o in moved]
+
+
+def _kind(query: Query) -> tuple[str, int, str]:
+    """What two queries share whose pictures can be exchanged; a clip may have any number of frames."""
+    return query.modality, len(query.media) * (query.modality != "video"), "".join(query.media[:1]).partition("/")[0]
