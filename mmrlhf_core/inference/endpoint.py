@@ -188,9 +188,7 @@ def _read(reply: Any, as_is: bool) -> Answer:
     return Answer(text, *counts, cached=False, finished=not cut)
 
 
-def ask(
-    endpoint: Endpoint, messages: list[dict[str, Any]], cache: str | Path, seed: int | None = None
-) -> Answer:
+def ask(endpoint: Endpoint, messages: list[dict[str, Any]], cache: str | Path, seed: int | None = None) -> Answer:
     """The answer to one conversation, from the cache folder when it was asked before; `seed` is passed on."""
     body = _body(endpoint, messages, seed)
     name = sha256_bytes(endpoint.url.encode() + b"\n" + b"as is\n" * endpoint.as_is + body)
