@@ -10,6 +10,7 @@ import pandas as pd
 from mmrlhf_core.annotation import agreement
 from mmrlhf_core.annotation.campaign import Campaign
 from mmrlhf_core.annotation.report import ENDS
+from mmrlhf_core.intervals import Estimate, bootstrap
 from mmrlhf_core.records import SCALES, Pair
 from mmrlhf_core.reporting import Headline
 
@@ -17,7 +18,7 @@ WORLD = "MiniWorld"
 OVER = "over 120,000 of 167,277 pairs (72 %), §2.3 and Tab. 1"
 
 
-def kept_share(made: Campaign, pairs: Sequence[Pair], draws: int, seed: int) -> agreement.Interval:
+def kept_share(made: Campaign, pairs: Sequence[Pair], draws: int, seed: int) -> Estimate:
     """Share of the pairs there could be that are there, over queries."""
     number = Counter(pair.query for pair in pairs)
     texts = {one.id: one.text for one in made.responses}
@@ -25,8 +26,8 @@ def kept_share(made: Campaign, pairs: Sequence[Pair], draws: int, seed: int) -> 
     sizes = [(number[query], k * (k - 1) // 2) for query, k in different.items()]
     n = len(sizes)
     counts = agreement.cells(np.repeat(np.arange(n), 2), np.tile([0, 1], n), np.array(sizes, float).ravel(), 2)
-    found = agreement.interval(counts, agreement.share, draws, seed)
-    return agreement.Interval(*(end[0] for end in found))
+    found = bootstrap(counts, agreement.share, draws, seed)
+    return Estimate(*(end[0] for end in found))
 
 
 def right_share(pairs: Sequence[Pair], scores: Mapping[str, float]) -> float | None:
@@ -42,9 +43,7 @@ def _row(rows: pd.DataFrame, **where: str) -> dict[str, float] | None:
     return {end: float(rows.loc[fits, end].iloc[0]) for end in ENDS} if fits.any() else None
 
 
-def headlines(
-    agreed: pd.DataFrame, inverted: pd.DataFrame, compared: pd.DataFrame, kept: agreement.Interval
-) -> list[Headline]:
+def headlines(agreed: pd.DataFrame, inverted: pd.DataFrame, compared: pd.DataFrame, kept: Estimate) -> list[Headline]:
     """The chapter's front-page numbers; those that could not be measured are left out."""
     asked = [
         (f"Krippendorff's alpha, {scale}", _row(agreed, **{"class": "all"}, scale=scale, measure="alpha"), "")

@@ -13,7 +13,6 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from mmrlhf_core import storage
@@ -120,9 +119,3 @@ def recall(encoder: embed.Encoder, pairs: Sequence[Pair], words: Sequence[str], 
     score = seen @ said.T
     rank = (score > score.diagonal()[:, None]).sum(1)
     return int((rank < k).sum()), len(pairs)
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95 % Wilson interval of a share."""
-    interval = binomtest(hits, n).proportion_ci(0.95, "wilson")
-    return float(interval.low), float(interval.high)
