@@ -7,8 +7,7 @@ too. What was drawn, scored and trained is found again by its content, so a kill
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -21,9 +20,10 @@ from mmrlhf_core.inference.sampling import Answers, Sampling
 from mmrlhf_core.miniworld import annotators
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.records import Pair, Query, Record, Response, column
-from mmrlhf_core.training import choices, job
+from mmrlhf_core.training import choices
+from mmrlhf_core.training.arms import Objective
 from mmrlhf_core.training.examples import RankedRow
-from mmrlhf_core.training.job import Job
+from mmrlhf_core.training.experiment import Arm, Experiment
 
 PEOPLE, TRUTH, RANDOM = "people", "truth", "random"
 TRAINED, READ_TWICE = 3, 2  # passes of a token: forward and backward; a critique is written, then read with its score
@@ -90,25 +90,31 @@ class Signal(NamedTuple):
 class Lab:
     """What all conditions share. `rewards` names the reward model of each arm that has one."""
 
-    base: str
-    media: str
-    frames: int
     rewards: Mapping[str, str]
     sampling: Sampling
     critique_tokens: int
     pairs: str
     tie: float
-    batch: int
-    epochs: int
-    rate: float
-    objective: Mapping[str, float | str]
+    training: Experiment  # its job's model is the base; its folder of rows is where each round puts its own
+    objective: Objective
     folder: str
-    threads: int = 1
     engine: Endpoint | None = None  # serves the base policy
+
+    @property
+    def base(self) -> str:
+        return self.training.job.model
+
+    @property
+    def media(self) -> str:
+        return self.training.job.media
+
+    @property
+    def frames(self) -> int:
+        return self.training.job.frames
 
     @cached_property
     def processor(self) -> hf.ProcessorMixin:
-        return hf.AutoProcessor.from_pretrained(policy.locate(self.base), local_files_only=True)
+        return self.training.processor
 
     def draw(self, model: str, queries: Sequence[Query], seed: int) -> list[Answers]:
         """Answers of a model of this lab; seed 0 is the lab's own."""
@@ -213,12 +219,23 @@ def rank(lab: Lab, condition: Condition, model: str, queries: Sequence[Query], s
     return found
 
 
+def step(lab: Lab) -> int:
+    """Queries of one optimizer step."""
+    how = lab.training.job.training
+    return how["per_device_train_batch_size"] * how["gradient_accumulation_steps"] * lab.training.processes
+
+
+def epochs(lab: Lab) -> int:
+    """Passes of each round over its queries."""
+    return round(lab.training.job.training["num_train_epochs"])
+
+
 def passes(lab: Lab, rows: Sequence[RankedRow], prompt_tokens: Mapping[str, int]) -> int:
     """Passes of training on rows, each epoch, and of the reference once."""
     size = 0
     for row in rows:
         size += prompt_tokens[row.id] + sum(len(prompts.answer_ids(lab.processor, text)) for text in row.responses)
-    return size * (TRAINED * lab.epochs + 1)
+    return size * (TRAINED * epochs(lab) + 1)
 
 
 # ---------------------------------------------------------------- runs
@@ -228,16 +245,19 @@ def train(lab: Lab, model: str, rows: Sequence[RankedRow], seed: int) -> str:
     """The folder of the model that training on rows leaves; without any pair it is the model itself."""
     if not any(row.winners for row in rows):
         return model
-    steps = {"per_device_train_batch_size": lab.batch, "num_train_epochs": lab.epochs, "learning_rate": lab.rate}
-    training = steps | {"lr_scheduler_type": "linear", "warmup_steps": 0.1, "logging_steps": 1}
-    content = [sampling.place(model), seed, training, dict(lab.objective), lab.frames, *map(asdict, rows)]
-    folder = f"{lab.folder}/runs/{storage.sha256_bytes(repr(content).encode())[:16]}"
-    if not storage.path(f"{folder}/history.json").is_file():
-        records.write(f"{folder}/rows.parquet", rows)
-        where = (model, f"{folder}/rows.parquet", lab.media, f"{lab.folder}/reference", folder)
-        with open(storage.path(f"{folder}/output.log"), "w") as log, redirect_stdout(log):
-            job.run(Job(*where, dict(lab.objective), training, frames=lab.frames, seed=seed, threads=lab.threads))
-    return f"{folder}/final"
+    name = storage.sha256_bytes(repr(rows).encode())[:16]
+    records.write(f"{lab.training.rows}/{name}.parquet", rows)
+    own = Experiment(
+        replace(lab.training.job, model=model), lab.training.rows, lab.training.layout, lab.training.processes
+    )
+    run = own.run(Arm("self", lab.objective, name), seed)
+    folder = run.folder.relative_to(storage.root()) if run.folder.is_relative_to(storage.root()) else run.folder
+    if not own.job.lora:
+        return f"{folder}/final"
+    whole = f"{folder}/whole"  # the next round and the evaluation read one model, not a base with adapters
+    if not storage.path(whole).is_dir():
+        policy.save(whole, own.policy(run))
+    return whole
 
 
 def keep(folder: str, run: Run, base: str) -> None:
@@ -254,7 +274,7 @@ def run(
     prompt_tokens: Mapping[str, int],
 ) -> Run:  # fmt: skip
     """One condition with seed `number`. `prompt_tokens` holds the length of each query's prompt."""
-    model, counts, spent = lab.base, dict.fromkeys(("", *choices.WITHOUT), 0), [0, 0, 0]
+    model, steps, counts, spent = lab.base, 0, dict.fromkeys(("", *choices.WITHOUT), 0), [0, 0, 0]
     for part in range(condition.rounds):
         mine = queries[part :: condition.rounds]
         if condition.arm == PEOPLE:
@@ -265,7 +285,7 @@ def run(
         for why in made.without:
             counts[why] += 1
         trained = passes(lab, made.rows, prompt_tokens) if model != before else 0
+        steps += len(mine) // step(lab) * epochs(lab) if model != before else 0
         spent = [a + b for a, b in zip(spent, (made.sampled, made.rated, trained), strict=True)]
-    steps = len(queries) // lab.batch * lab.epochs
     head = (condition.name, condition.arm, condition.n, condition.rounds, number, model, steps, len(queries))
     return Run(*head, *counts.values(), *spent)
