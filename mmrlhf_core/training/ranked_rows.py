@@ -27,9 +27,7 @@ def by_pair(margins: Iterable[Margin]) -> dict[tuple[str, str, str], float]:
     margins = list(margins)
     if len(models := {one.model for one in margins}) > 1:
         names = ", ".join(sorted(model[:12] or "one never saved" for model in models))
-        raise ValueError(
-            f"The margins come from {len(models)} reward models ({names}). Score all pairs with one model."
-        )
+        raise ValueError(f"The margins come from {len(models)} reward models ({names}). Score all pairs with one.")
     return {(one.query, one.chosen, one.rejected): one.reward_margin for one in margins}
 
 

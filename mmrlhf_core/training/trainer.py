@@ -343,6 +343,8 @@ class PreferenceTrainer(RankedTrainer):
         """Log-probabilities, rewards with the β that was used, accuracy, margin, δ, β, and KL on these responses."""
         self._count("logps/chosen", p.logp_w, weights)
         self._count("logps/rejected", p.logp_l, weights)
+        self._count("logratios/chosen", p.logp_w - p.ref_logp_w, weights)
+        self._count("logratios/rejected", p.logp_l - p.ref_logp_l, weights)
         chosen, rejected = beta * (p.logp_w - p.ref_logp_w), beta * (p.logp_l - p.ref_logp_l)
         self._count("rewards/chosen", chosen, weights)
         self._count("rewards/rejected", rejected, weights)
