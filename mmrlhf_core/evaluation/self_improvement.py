@@ -5,28 +5,31 @@ Tables hold estimates with 95 % intervals of a bootstrap over picture groups (`c
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mmrlhf_core.evaluation import families, statistics
+from mmrlhf_core.evaluation import families, gains, statistics
+from mmrlhf_core.evaluation.gains import WORLD, Graded, Item
 from mmrlhf_core.evaluation.statistics import Estimate
 from mmrlhf_core.inference.sampling import Answers
+from mmrlhf_core.inference.score import Decoding
 from mmrlhf_core.miniworld import questions
+from mmrlhf_core.models import policy, prompts
+from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.records import Query
 from mmrlhf_core.training import rounds
 from mmrlhf_core.training.examples import RankedRow
 from mmrlhf_core.training.rounds import Condition, Lab, Run
 
-KNOWN = ("miniworld", "adversarial")  # sources of queries whose truth can be checked
 STATES = ("all alike", "all right", "all wrong")
 
 
 def knows(queries: Iterable[Query]) -> bool:
     """Whether the truth about all of these queries can be checked."""
-    return all(query.source in KNOWN for query in queries)
+    return all(query.source in WORLD for query in queries)
 
 
 def is_right(query: str, text: str) -> bool:
@@ -152,40 +155,50 @@ def best_of(
 # ---------------------------------------------------------------- what training brought
 
 
-def judged(lab: Lab, queries: Sequence[Query], texts: Sequence[str]) -> pd.DataFrame:
-    """Score and right (1 or 0) of one answer to each query; where the truth is not known, the reward model's score.
-
-    The reward model that ranks is no neutral judge of what it ranked; with real data its score is all there is.
-    """
-    names = [query.id for query in queries]
-    if knows(queries):
-        scores = [rounds.true_score(*one) for one in zip(names, texts, strict=True)]
-        right = [float(is_right(*one)) for one in zip(names, texts, strict=True)]
-    else:
-        answers = [Answers(name, (text,), (0,), (True,)) for name, text in zip(names, texts, strict=True)]
-        scores = [one.scores[0] for one in lab.signal("own", queries, answers, 0)]
-        right = [float("nan")] * len(names)
-    return pd.DataFrame({"query": names, "score": scores, "right": right, "text": list(texts)})
+def items(queries: Sequence[Query], media: str, frames: int) -> list[Item]:
+    """Held-out queries as questions to grade, by class; with their truth where it is known."""
+    found = []
+    for query in queries:
+        asked = questions.question(query.id) if query.source in WORLD else None
+        shown = prompts.of_query(query, media, frames)
+        found.append(Item("test", query.category or "unknown", query.id, shown, asked))
+    return found
 
 
 def experiment(
-    lab: Lab, conditions: Sequence[Condition], seeds: int, train: Sequence[Query], test: Sequence[Query],
-    annotated: Mapping[str, RankedRow], clusters: Mapping[str, str],
-) -> tuple[list[Run], pd.DataFrame]:  # fmt: skip
-    """Every condition with every seed, and the greedy answers of each resulting model, judged."""
+    lab: Lab, conditions: Sequence[Condition], seeds: int, train: Sequence[Query], annotated: Mapping[str, RankedRow],
+    asked: Sequence[Item], judge: RewardModel | None,
+) -> tuple[list[Run], list[Graded]]:  # fmt: skip
+    """Every condition with every seed, and the greedy answers of each model that came out, graded under its name.
+
+    The base is graded too. Where the truth is not known, the judge is the reward model that also ranks: no neutral one.
+    """
     prompt_tokens = {one.query: one.prompt for one in lab.draw(lab.base, train, 0)}
-    runs, found = [], []
-    for condition in tqdm(conditions, desc="conditions"):
-        for number in range(seeds):
-            one = rounds.run(lab, condition, number, train, annotated, prompt_tokens)
-            marks = judged(lab, test, lab.greedy(one.model, test))
-            head = {"name": one.name, "arm": one.arm, "n": one.n, "rounds": one.rounds, "seed": number}
-            runs.append(one)
-            found.append(marks.assign(**head, cluster=marks["query"].map(clusters)))
-    return runs, pd.concat(found, ignore_index=True)
+    how = Decoding(max_new_tokens=lab.critique_tokens)
+
+    def grade(model: str, name: str, number: int) -> list[Graded]:
+        texts = gains.answers(policy.load(model), asked, lab.sampling.max_new_tokens)
+        return gains.grade(asked, texts, name, number, how, judge)
+
+    runs, graded = [], grade(lab.base, "base", 0)
+    for condition, number in tqdm(list(product(conditions, range(seeds))), desc="runs"):
+        runs.append(rounds.run(lab, condition, number, train, annotated, prompt_tokens))
+        graded += grade(runs[-1].model, condition.name, number)
+    return runs, graded
 
 
-def gains(frame: pd.DataFrame, base: Mapping[str, float], draws: int, seed: int) -> pd.DataFrame:
+def table(graded: Iterable[Graded], runs: Iterable[Run], clusters: Mapping[str, str]) -> pd.DataFrame:
+    """Grades of trained models: name, arm, n and rounds of the condition, seed, query, cluster, score, right."""
+    about = {one.name: (one.arm, one.n, one.rounds) for one in runs}
+    rows = [
+        (one.arm, *about[one.arm], one.seed, one.query, clusters[one.query], one.score, float(one.right))
+        for one in graded
+        if one.arm in about
+    ]
+    return pd.DataFrame(rows, columns=["name", "arm", "n", "rounds", "seed", "query", "cluster", "score", "right"])
+
+
+def compared(frame: pd.DataFrame, base: Mapping[str, float], draws: int, seed: int) -> pd.DataFrame:
     """Each condition against the base on the same queries, and the p of one round's arms adjusted as one family.
 
     `frame` has a row per condition, seed and query with its score; `base` the base policy's score of each query. The
@@ -240,6 +253,23 @@ def verdict(differences: Mapping[tuple[str, str], Estimate]) -> list[str]:
     else:
         word = "can be neither confirmed nor refuted with so many queries and seeds"
     return [*said, f"The paper's conclusion {word}."]
+
+
+def reasons(shares: pd.DataFrame, orders: pd.DataFrame, picks: pd.DataFrame) -> list[str]:
+    """Why it came out so, from the tables of `by_class`, `accuracy` and `best_of`: headroom, then signal."""
+    every = shares[shares["class"] == "all"].set_index("measure")["value"]
+    said = [
+        f"All answers are wrong for {every['all wrong']:.0%} of queries and right for {every['all right']:.0%}; "
+        f"{every['all alike']:.0%} give the same answer every time."
+    ]
+    most, mean = picks["k"].max(), picks.loc[picks["k"] == 1, "value"].iloc[0]
+    top = picks[picks["k"] == most].set_index("signal")["value"]
+    room = top[rounds.TRUTH] - mean
+    said.append(f"The best of {most} answers is {room:.2f} above the mean answer; so much can be chosen.")
+    for row in orders[orders["class"] == "all"].itertuples():
+        share = f", and picks {(top[row.signal] - mean) / room:.0%} of it" if room else ""
+        said.append(f"{row.signal} orders {row.value:.0%} of the pairs that differ as the truth does{share}.")
+    return said
 
 
 def bound(differences: Mapping[str, Estimate]) -> str:

@@ -23,8 +23,9 @@ from mmrlhf_core.records import Pair, Query, Record, Response, column
 from mmrlhf_core.training import choices
 from mmrlhf_core.training.arms import Objective
 from mmrlhf_core.training.examples import RankedRow
-from mmrlhf_core.training.experiment import Arm, Experiment
+from mmrlhf_core.training.experiment import RUNS, Arm, Experiment
 
+NAME = "self"  # what runs of this module are called
 PEOPLE, TRUTH, RANDOM = "people", "truth", "random"
 TRAINED, READ_TWICE = 3, 2  # passes of a token: forward and backward; a critique is written, then read with its score
 
@@ -95,7 +96,7 @@ class Lab:
     critique_tokens: int
     pairs: str
     tie: float
-    training: Experiment  # its job's model is the base; its folder of rows is where each round puts its own
+    training: Experiment  # from the base; each round puts its own model, rows and reference in
     objective: Objective
     folder: str
     engine: Endpoint | None = None  # serves the base policy
@@ -121,12 +122,6 @@ class Lab:
         source = self.engine if self.engine and model == self.base else model
         how = Sampling(**asdict(self.sampling) | {"seed": self.sampling.seed + seed})
         return sampling.draw(source, queries, self.media, self.frames, how, f"{self.folder}/answers")
-
-    def greedy(self, model: str, queries: Sequence[Query]) -> list[str]:
-        """The one greedy answer of a model to each query."""
-        asked = [prompts.of_query(query, self.media, self.frames) for query in queries]
-        how = {"max_new_tokens": self.sampling.max_new_tokens, "desc": "evaluation"}
-        return [text for (text,) in generate.sample(policy.load(model), asked, [query.id for query in queries], **how)]
 
     def signal(self, arm: str, queries: Sequence[Query], answers: Sequence[Answers], seed: int) -> list[Signal]:
         """What an arm thinks of answers; truth and chance cost nothing."""
@@ -246,18 +241,17 @@ def train(lab: Lab, model: str, rows: Sequence[RankedRow], seed: int) -> str:
     if not any(row.winners for row in rows):
         return model
     name = storage.sha256_bytes(repr(rows).encode())[:16]
-    records.write(f"{lab.training.rows}/{name}.parquet", rows)
-    own = Experiment(
-        replace(lab.training.job, model=model), lab.training.rows, lab.training.layout, lab.training.processes
-    )
-    run = own.run(Arm("self", lab.objective, name), seed)
-    folder = run.folder.relative_to(storage.root()) if run.folder.is_relative_to(storage.root()) else run.folder
-    if not own.job.lora:
+    records.write(f"{lab.folder}/rows/{name}.parquet", rows)
+    own = replace(lab.training.job, model=model, reference=f"{lab.folder}/reference")
+    whole = Experiment(own, f"{lab.folder}/rows", lab.training.layout, lab.training.processes)
+    run = whole.run(Arm(NAME, lab.objective, name), seed)
+    folder = run.folder.relative_to(storage.root())
+    if not own.lora:
         return f"{folder}/final"
-    whole = f"{folder}/whole"  # the next round and the evaluation read one model, not a base with adapters
-    if not storage.path(whole).is_dir():
-        policy.save(whole, own.policy(run))
-    return whole
+    merged = f"{folder}/merged"  # the next round and the evaluation read one model, not a base with adapters
+    if not storage.path(merged).is_dir():
+        policy.save(merged, whole.policy(run))
+    return merged
 
 
 def keep(folder: str, run: Run, base: str) -> None:
@@ -267,6 +261,12 @@ def keep(folder: str, run: Run, base: str) -> None:
     else:
         with storage.writing(folder) as temporary:
             shutil.copytree(storage.path(run.model), temporary)
+
+
+def clear(lab: Lab) -> None:
+    """Remove what the lab kept for going on: answers, scores, rows, reference and runs."""
+    for place in (storage.path(lab.folder), *storage.path(RUNS).glob(f"{NAME}-*")):
+        storage.remove(place)
 
 
 def run(
