@@ -6,9 +6,10 @@ too. What was drawn, scored and trained is found again by its content, so a kill
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import lcm
 from typing import ClassVar, NamedTuple
 
 import transformers as hf
@@ -218,6 +219,11 @@ def step(lab: Lab) -> int:
     """Queries of one optimizer step."""
     how = lab.training.job.training
     return how["per_device_train_batch_size"] * how["gradient_accumulation_steps"] * lab.training.processes
+
+
+def multiple(lab: Lab, conditions: Iterable[Condition]) -> int:
+    """Of what the number of queries has to be a multiple, so that every round of every condition is whole steps."""
+    return step(lab) * lcm(*(one.rounds for one in conditions))
 
 
 def epochs(lab: Lab) -> int:

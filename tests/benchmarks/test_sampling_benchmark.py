@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import sampling as bench  # noqa: E402
+import sampling as bench
 
 TINY = {"width": 32, "layers": 1, "heads": 4, "kv_heads": 2, "mlp": 32, "vision_width": 32, "vision_layers": 1}
 

@@ -120,7 +120,9 @@ def test_more_rounds_take_the_same_queries_and_steps(lab, queries, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("token", "n", "why"), [("end", 4, "alike"), (None, 4, "unusable"), (None, 1, "alike")], ids=["ends", "never", "one"]
+    ("token", "n", "why"),
+    [("end", 4, "alike"), (None, 4, "unusable"), (None, 1, "alike")],
+    ids=["ends", "never", "one"],
 )
 def test_a_policy_without_a_usable_pair_stays_what_it_is(lab, queries, monkeypatch, token, n, why):
     made = policy.load("models/base")
