@@ -6,6 +6,7 @@ import pytest
 import torch
 from self_answers import always, ask, save_policy
 
+from mmrlhf_core.inference import generate
 from mmrlhf_core.inference.sampling import Answers, Sampling
 from mmrlhf_core.models import policy, reward
 from mmrlhf_core.records import Pair, Response
@@ -15,6 +16,7 @@ from mmrlhf_core.training.experiment import Experiment
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.rounds import Condition, Lab
 
+CHOOSE = generate.choose
 TRAINING = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_train_epochs": 1}
 TRAINING |= {"learning_rate": 1e-3, "logging_steps": 1}
 
@@ -24,9 +26,19 @@ def queries(project):
     return ask(project / "media", 4)
 
 
+def often_ends(monkeypatch, end):
+    """Let every third token be the end, as random weights hardly ever choose it."""
+
+    def ending(logits, temperature, top_p, uniform):
+        return torch.where(uniform < 1 / 3, end, CHOOSE(logits, temperature, top_p, uniform))
+
+    monkeypatch.setattr(generate, "choose", ending)
+
+
 @pytest.fixture
-def lab(project):
+def lab(project, monkeypatch):
     save_policy("models/base")
+    often_ends(monkeypatch, policy.load("models/base").processor.tokenizer.eos_token_id)
     reward.save("models/reward", reward.create(policy.load("models/base"), seed=3))
     job = Job("models/base", "", "media", "scratch/self/reference", "scratch/self/runs", training=TRAINING, frames=2)
     how = Sampling(n=4, max_new_tokens=5)
@@ -128,6 +140,7 @@ def test_a_policy_without_a_usable_pair_stays_what_it_is(lab, queries, monkeypat
     made = policy.load("models/base")
     made = always(made, made.processor.tokenizer.eos_token_id if token else None)
     monkeypatch.setattr(policy, "load", lambda name, *rest: made)
+    monkeypatch.setattr(generate, "choose", CHOOSE)
     one = go(lab, Condition("truth", n), queries)
     assert (one.model, one.steps, one.trained, one.paired) == ("models/base", 0, 0, 0)
     assert getattr(one, why) == 4
