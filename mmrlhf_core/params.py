@@ -69,6 +69,7 @@ class BaseModels:
     pool_max_reject_share: Share
     frames: Annotated[int, Range(1, 512)]
     train_scenes: tuple[int, ...]
+    precision: Annotated[str, OneOf(("float32", "bfloat16"))]
     questions_per_scene: Annotated[int, Range(1, 16)]
     names: tuple[str, ...]
     starts: tuple[str, ...]
@@ -143,6 +144,46 @@ class Annotate:
     judged: Count
     cases: Count
     real_rows: str
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Chapter 03: the critique-based reward model, its arms, and what later chapters need of it."""
+
+    start: str
+    annotations: str
+    media: str
+    frames: Annotated[int, Range(1, 512)]
+    wording: Annotated[str, OneOf(("brief", "full"))]
+    arms: tuple[Annotated[str, OneOf(("none", "raw", "expanded"))], ...]
+    full: Annotated[str, OneOf(("raw", "expanded"))]
+    seeds: tuple[Count, ...]
+    steps: Positive
+    batch: Positive
+    accumulation: Positive
+    rate: Annotated[float, Range(0, 0.1)]
+    optimizer: Annotated[str, OneOf(("adamw", "muon"))]
+    schedule: Annotated[str, OneOf(("cosine", "linear", "constant_with_warmup"))]
+    warmup: Share
+    critique_weight: Annotated[float, Range(0, 100)]
+    score_weight: Annotated[float, Range(0, 100)]
+    centre_weight: Annotated[float, Range(0, 100)]
+    tie_weight: Annotated[float, Range(0, 100)]
+    balance: Share
+    train_tower: bool
+    checkpointing: bool
+    max_new_tokens: Positive
+    score_batch: Positive
+    samples: Annotated[int, Range(2, 64)]
+    temperature: Annotated[float, Range(0.01, 2)]
+    narrow: str
+    narrow_steps: Positive
+    bins: Annotated[int, Range(2, 100)]
+    draws: Annotated[int, Range(20, 10**6)]
+    mistakes: Count
+    real_rows: str
+    real_media: str
+    real_scores: str
 
 
 @dataclass(frozen=True)
@@ -238,6 +279,7 @@ class Params:
     base_models: BaseModels
     curate: Curate
     annotate: Annotate
+    reward_model: RewardModel
     mm_dpo: MmDpo
     sensitivity: Sensitivity
     self_improvement: SelfImprovement
