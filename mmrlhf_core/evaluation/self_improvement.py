@@ -143,13 +143,29 @@ def best_of(
     frame: pd.DataFrame, truth: Sequence[Sequence[float]], signals: Mapping[str, Sequence[Sequence[float]]],
     sizes: Sequence[int], draws: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
-    """Truth score of the answer that each signal picks from k: signal, k, value, low, high, n."""
+    """Truth score of the answer that each signal picks from k: signal, k, value, low, high, n (queries)."""
     found = []
     for name, scores in signals.items():
         for k in sizes:
             got = [picked(a, b, k) for a, b in zip(truth, scores, strict=True)]
             found.append((name, k, *_mean(frame.assign(got=got), "got", draws, seed), frame["query"].nunique()))
     return pd.DataFrame(found, columns=["signal", "k", "value", "low", "high", "n"])
+
+
+def pick_passes(
+    answers: Sequence[Answers], signals: Mapping[str, Sequence[rounds.Signal]], sizes: Sequence[int]
+) -> pd.DataFrame:
+    """Mean token passes of one query: k answers drawn, and for k above 1 scored, a row per signal, a column per k."""
+    found = {}
+    for name, seen in signals.items():
+        found[name] = [
+            np.mean([
+                said.prompt + k * np.mean(said.tokens) + (k > 1) * (one.question + k * np.mean(one.passes))
+                for said, one in zip(answers, seen, strict=True)
+            ])
+            for k in sizes
+        ]  # fmt: skip
+    return pd.DataFrame(found, index=pd.Index(sizes, name="k")).T.rename_axis("signal")
 
 
 # ---------------------------------------------------------------- what training brought
@@ -269,6 +285,19 @@ def reasons(shares: pd.DataFrame, orders: pd.DataFrame, picks: pd.DataFrame) -> 
     for row in orders[orders["class"] == "all"].itertuples():
         share = f", and picks {(top[row.signal] - mean) / room:.0%} of it" if room else ""
         said.append(f"{row.signal} orders {row.value:.0%} of the pairs that differ as the truth does{share}.")
+    return said
+
+
+def needs(differences: Mapping[tuple[str, str], Estimate], shares: pd.DataFrame) -> list[str]:
+    """What self-improvement would need here: a better signal, better answers, or neither shown."""
+    wrong = shares[(shares["class"] == "all") & (shares["measure"] == "all wrong")]["value"].iloc[0]
+    said = [f"No signal reaches the {wrong:.0%} of queries whose answers are all wrong: they need a better policy."]
+    if ("truth", "own") in differences:
+        said.append(
+            f"A perfect signal on the same answers, against our reward model: {told(differences['truth', 'own'])}."
+        )
+    if ("truth", "base") in differences:
+        said.append(f"A perfect signal against no training: {told(differences['truth', 'base'])}.")
     return said
 
 

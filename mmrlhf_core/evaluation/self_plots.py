@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mmrlhf_core.annotation import views
 from mmrlhf_core.records import Query
+from mmrlhf_core.training.rounds import PEOPLE
 
 COLOURS = {"base": "#5b6876", "weak": "#8c6d1f", "own": "#0b6e6e", "people": "#c2571a", "truth": "#5a4fa2"}
 COLOURS |= {"random": "#9aa5b1"}
@@ -70,7 +71,7 @@ def compute(gains: pd.DataFrame, passes: Mapping[str, float], score: str) -> Fig
     for arm, rows in gains.groupby("arm", sort=False):
         x = [passes[name] / 1000 for name in rows["name"]]
         _points(axis, x, rows, arm, label=arm)
-        for place, (_, row) in zip(x, rows.iterrows(), strict=True):
+        for place, (_, row) in zip(x, rows.iterrows() if arm != PEOPLE else (), strict=False):
             note = f"{row['n']}" + (f" × {row['rounds']} rounds" if row["rounds"] > 1 else "")
             axis.annotate(note, (place, row["value"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axis.set(
@@ -116,13 +117,17 @@ def _sizes(table: pd.DataFrame) -> dict[str, int]:
 
 
 def card(
-    query: Query, texts: Sequence[str], order: Sequence[float], notes: Sequence[str], why: Sequence[str],
+    query: Query, texts: Sequence[str], signals: Mapping[str, Sequence[float]], order: str, why: Sequence[str],
     folder: str | Path,
 ) -> str:  # fmt: skip
-    """A query with its different answers, best by `order` first; `notes` and `why` stand beside each answer."""
+    """A query with its different answers and every signal's score, best by the signal `order` first.
+
+    `why` holds a critique of each answer, or nothing.
+    """
     first = [k for k, text in enumerate(texts) if text not in texts[:k]]
     shown = []
-    for k in sorted(first, key=lambda k: -order[k]):
+    for k in sorted(first, key=lambda k: -signals[order][k] if order in signals else k):
         times = f" ×{texts.count(texts[k])}" if texts.count(texts[k]) > 1 else ""
-        shown.append((f"answer {k + 1}{times} · {notes[k]}", texts[k], why[k]))
+        notes = [f"answer {k + 1}{times}", *(f"{name} {scores[k]:.2f}" for name, scores in signals.items())]
+        shown.append((" · ".join(notes), texts[k], f"Critique: {why[k]}" if why and why[k] else ""))
     return views.answers_card(query, shown, folder)

@@ -17,7 +17,7 @@ import transformers as hf
 from mmrlhf_core import records, storage
 from mmrlhf_core.inference import generate, sampling
 from mmrlhf_core.inference.endpoint import Endpoint
-from mmrlhf_core.inference.sampling import Answers, Sampling
+from mmrlhf_core.inference.sampling import Answers, Rated, Sampling
 from mmrlhf_core.miniworld import annotators
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.records import Pair, Query, Record, Response, column
@@ -41,6 +41,8 @@ class Condition:
 
     @property
     def name(self) -> str:
+        if self.arm == PEOPLE:
+            return self.arm
         return f"{self.arm}, n {self.n}" + (f", {self.rounds} rounds" if self.rounds > 1 else "")
 
 
@@ -130,14 +132,17 @@ class Lab:
             return [free(one, true_score) for one in answers]
         if arm == RANDOM:
             return [free(one, lambda query, text: chance(seed, query, text)) for one in answers]
+        return [
+            Signal(one.scores, tuple(READ_TWICE * count for count in one.tokens), READ_TWICE * said.prompt)
+            for one, said in zip(self.rated(arm, queries, answers), answers, strict=True)
+        ]
+
+    def rated(self, arm: str, queries: Sequence[Query], answers: Sequence[Answers]) -> list[Rated]:
+        """Scores and critiques of an arm's reward model."""
         if arm not in self.rewards:
             raise ValueError(f"Arm {arm!r} has no reward model; there are {', '.join(self.rewards)}, truth and random.")
         where = (self.media, self.frames, self.critique_tokens, f"{self.folder}/scores")
-        rated = sampling.rate(self.rewards[arm], queries, answers, *where, desc=arm)
-        return [
-            Signal(one.scores, tuple(READ_TWICE * count for count in one.tokens), READ_TWICE * said.prompt)
-            for one, said in zip(rated, answers, strict=True)
-        ]
+        return sampling.rate(self.rewards[arm], queries, answers, *where, desc=arm)
 
 
 def free(answers: Answers, give: Callable[[str, str], float]) -> Signal:

@@ -12,6 +12,7 @@ from mmrlhf_core.evaluation.statistics import Estimate
 from mmrlhf_core.inference.sampling import Answers
 from mmrlhf_core.miniworld import questions, scenes
 from mmrlhf_core.records import Query
+from mmrlhf_core.training import rounds
 
 VALUES = st.lists(st.integers(-3, 3), min_size=1, max_size=6)
 UNKNOWN = Query("q", "what ?", "text", (), source="elsewhere")
@@ -145,12 +146,28 @@ def test_one_cluster_has_no_width_and_wrong_answers_no_truth():
     assert np.array_equal(empty.shape, (0, 6))
 
 
+def test_passes_of_picking_by_hand():
+    # a prompt of 10, answers of 2 and 4 tokens; scoring reads 20 for the question and 30 and 50 for the answers
+    said, seen = (
+        [Answers("q", ("a", "b"), (2, 4), (True, True), 10)],
+        {"own": [rounds.Signal((0.0, 1.0), (30, 50), 20)]},
+    )
+    assert si.pick_passes(said, seen, (1, 2)).loc["own"].tolist() == [13, 10 + 6 + 20 + 80]
+
+
+def test_what_it_needs_is_told_by_the_numbers():
+    shares = pd.DataFrame([("all", "all wrong", 0.25)], columns=["class", "measure", "value"])
+    said = si.needs({("truth", "own"): Estimate(1, 0.5, 2)}, shares)
+    assert "the 25% of queries" in said[0]
+    assert said[1:] == ["A perfect signal on the same answers, against our reward model: +1.00 [0.50, 2.00], more."]
+
+
 def test_a_card_holds_each_different_answer_once_best_first_and_escaped(tmp_path):
     texts = ("<b>bad</b>", "good", "good")
-    page = self_plots.card(
-        UNKNOWN, texts, [0.0, 1.0, 1.0], ["truth 0", "truth 1", "truth 1"], ["why <i>", "", ""], tmp_path
-    )
+    page = self_plots.card(UNKNOWN, texts, {"truth": [0.0, 1.0, 1.0]}, "truth", ["why <i>", "", ""], tmp_path)
     assert page.index("good") < page.index("&lt;b&gt;bad")
     assert page.count("<p>good</p>") == 1
-    assert "answer 2 ×2 · truth 1" in page
-    assert "why &lt;i&gt;" in page
+    assert "answer 2 ×2 · truth 1.00" in page
+    assert "Critique: why &lt;i&gt;" in page
+    plain = self_plots.card(UNKNOWN, texts, {}, "truth", (), tmp_path)
+    assert plain.index("bad") < plain.index("good")
