@@ -29,6 +29,21 @@ PANELS = {  # of the learning curves: column and title
 }
 
 
+def captions(world: str) -> dict[str, str]:
+    """What the figures of chapter 04 show, by name."""
+    told = {
+        "arms": "Mean score of every arm on the test questions, 95 % intervals, strokes for seeds; beside it the paper",
+        "families": "The same for each family of questions",
+        "margins": "Reward margins of the training pairs by class",
+        "scaling": "Fig. 5 of the paper drawn from the library: 1 - exp(-k delta)",
+        "weights": "MM-DPO over the weight of the SFT loss, validation and test, 95 % intervals over questions",
+        "curves": "Learning curves, means over seeds; KL and length of the policy's own answers from the first seed",
+        "falling": "Log-ratios of chosen and rejected answers while training; gradients of single pairs at its start",
+        "habits": "Reward of every arm against what it may be bought with",
+    }
+    return {name: f"{text} ({world})" for name, text in told.items()}
+
+
 def _plain(axis: Axes, title: str) -> None:
     axis.set_title(title, loc="left", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
