@@ -1,6 +1,6 @@
 """What the preference chapters report: metrics, headline numbers, and sentences that say only what the numbers show."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,14 +48,22 @@ def keyed(rows: pd.DataFrame, *names: str) -> dict[str, Any]:
     return nested
 
 
-def against(compared: pd.DataFrame, others: Iterable[str]) -> list[str]:
-    """A sentence for every comparison of MM-DPO with one of these arms."""
+def against(compared: pd.DataFrame, arm: str = "mm_dpo") -> list[str]:
+    """A sentence for every comparison of an arm."""
     said = []
-    for row in compared[compared.against.isin(list(others))].itertuples(index=False):
-        p = row[compared.columns.get_loc("p (Holm)")]
-        numbers = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}], p {p:.3f} after Holm, d_z {row.d_z:+.2f}"
-        said.append(f"MM-DPO against {label(row.against)}: {numbers}; {row.verdict}.")
+    for row in compared.rename(columns={"p (Holm)": "holm"}).itertuples():
+        numbers = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}], p {row.holm:.3f} after Holm"
+        said.append(f"{label(arm)} against {label(row.against)}: {numbers}, d_z {row.d_z:+.2f}; {row.verdict}.")
     return said
+
+
+def order(found: pd.DataFrame) -> str:
+    """The arms of the paper's Fig. 12a by their mean score here, and by the paper's."""
+    mine = averages(found).value
+    here = sorted((arm for arm in FIGURE_12A if arm in mine.index), key=lambda arm: -mine[arm])
+    theirs = sorted(here, key=lambda arm: -FIGURE_12A[arm])
+    orders = [" > ".join(map(label, names)) for names in (here, theirs)]
+    return f"By mean score here: {orders[0]}. In the paper: {orders[1]}."
 
 
 def survival(compared: pd.DataFrame) -> str:

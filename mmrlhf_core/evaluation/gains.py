@@ -129,10 +129,10 @@ def _true(queries: Iterable[Query]) -> bool:
     return all(query.source in KNOWN for query in queries)
 
 
-def world(folder: str) -> str:
-    """What scores are measured on when the annotated pairs are those in `folder`: the label of every number."""
+def world(folder: str) -> tuple[str, str]:
+    """What is measured on when the annotated pairs are those in `folder`, and what a score is: labels of numbers."""
     true = _true(records.read(f"{folder}/queries.parquet", Query))
-    return "MiniWorld, truth score from -10 to 10" if true else "held-out queries, reward model's score"
+    return ("MiniWorld", "truth score, -10 to 10") if true else ("held-out queries", "reward model's score")
 
 
 def of_part(items_: Iterable[Item], part: str) -> list[Item]:
