@@ -31,7 +31,7 @@ from mmrlhf_core.training import lessons
 BENCHMARKS = {"math": "MathVista", "conversation": "LLaVA-Wild", "ocr": "OCRBench", "chart": "ChartQA"}
 SAFETY, AVERAGE = "safety", "average"
 PARTS = ("dev", "test")
-WORLD = ("miniworld", "adversarial")  # sources of queries whose truth is known
+KNOWN = ("miniworld", "adversarial")  # sources of queries whose truth is known
 START = 3 * 10**7  # where its scenes begin among `scenes.EVALUATION`
 NAMES = {
     "base": "base",
@@ -117,11 +117,22 @@ def items(folder: str, families_: Sequence[str], each: int, media: str | Path, f
     Pairs of MiniWorld get new scenes, of the families named and of safety; published pairs their held-out queries.
     """
     queries = records.read(f"{folder}/queries.parquet", Query)
-    if any(query.source not in WORLD for query in queries):
+    if not _true(queries):
         part = {pair.query: pair.split for pair in records.read(f"{folder}/pairs.parquet", Pair)}
         return held_out(queries, part, each, media, frames)
     seen = {questions.question(query.id).scene.hash for query in queries}
     return drawn([*families_, SAFETY], each, seen, frames, seed)
+
+
+def _true(queries: Iterable[Query]) -> bool:
+    """Whether the truth of all queries is known."""
+    return all(query.source in KNOWN for query in queries)
+
+
+def world(folder: str) -> tuple[str, str]:
+    """What is measured on when the annotated pairs are those in `folder`, and what a score is: labels of numbers."""
+    true = _true(records.read(f"{folder}/queries.parquet", Query))
+    return ("MiniWorld", "truth score, -10 to 10") if true else ("held-out queries", "reward model's score")
 
 
 def of_part(items_: Iterable[Item], part: str) -> list[Item]:
@@ -223,8 +234,8 @@ def by_seed(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 def compare(rows: pd.DataFrame, part: str, arm: str, others: Sequence[str], draws: int, seed: int) -> pd.DataFrame:
     """`arm` against each of the others on the same questions.
 
-    The difference with its interval over questions, p of the paired permutation test and after Holm's correction over
-    these comparisons, the effect size d_z, and how many of the arm's seeds lie above the other's mean.
+    The difference with its interval over questions, p of the paired permutation test, p after Holm's correction over
+    these comparisons, the effect size d_z, how many of the arm's seeds lie above the other's mean, and a verdict.
     """
     wide, single, found = by_question(rows, part), by_seed(rows, part), []
     for other in others:
@@ -234,10 +245,15 @@ def compare(rows: pd.DataFrame, part: str, arm: str, others: Sequence[str], draw
         effect = 0.0 if same else statistics.paired_effect(wide[arm], wide[other])
         above = (single[single.arm == arm].value > single[single.arm == other].value.mean()).sum()
         found.append((other, *gap, p, effect, int(above)))
-    columns = ["against", "difference", "low", "high", "p", "d_z", "seeds above"]
-    made = pd.DataFrame(found, columns=columns)
+    made = pd.DataFrame(found, columns=["against", "difference", "low", "high", "p", "d_z", "seeds above"])
     made.insert(5, "p (Holm)", statistics.holm(made.p) if len(made) else [])
-    return made
+    return judged(made)
+
+
+def judged(compared: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with a verdict in words, by the corrected p and the sign of the difference."""
+    side = np.where(compared.difference > 0, "ahead", "behind")
+    return compared.assign(verdict=np.where(compared["p (Holm)"] < 0.05, side, "not told apart"))
 
 
 def select(rows: pd.DataFrame, candidates: Sequence[str]) -> str:

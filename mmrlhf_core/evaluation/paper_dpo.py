@@ -1,4 +1,4 @@
-"""The paper's Fig. 5 and 12 (arXiv 2502.10391) as data. Numbers here are the paper's; nothing measured is among them."""
+"""The paper's Fig. 5 and 12 (arXiv 2502.10391) as data; nothing measured here is among them."""
 
 SOURCE_5, SOURCE_12 = "MM-RLHF (arXiv 2502.10391), Fig. 5", "MM-RLHF (arXiv 2502.10391), Fig. 12"
 CURVES = (0.1, 0.5, 1.0, 2.0, 5.0)  # k of the curves of Fig. 5

@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mmrlhf_core.evaluation import families, gains, statistics
-from mmrlhf_core.evaluation.gains import WORLD, Graded, Item
+from mmrlhf_core.evaluation.gains import KNOWN, Graded, Item
 from mmrlhf_core.evaluation.statistics import Estimate
 from mmrlhf_core.inference.sampling import Answers
 from mmrlhf_core.inference.score import Decoding
@@ -29,7 +29,7 @@ STATES = ("all alike", "all right", "all wrong")
 
 def knows(queries: Iterable[Query]) -> bool:
     """Whether the truth about all of these queries can be checked."""
-    return all(query.source in WORLD for query in queries)
+    return all(query.source in KNOWN for query in queries)
 
 
 def is_right(query: str, text: str) -> bool:
@@ -175,7 +175,7 @@ def items(queries: Sequence[Query], media: str, frames: int) -> list[Item]:
     """Held-out queries as questions to grade, by class; with their truth where it is known."""
     found = []
     for query in queries:
-        asked = questions.question(query.id) if query.source in WORLD else None
+        asked = questions.question(query.id) if query.source in KNOWN else None
         shown = prompts.of_query(query, media, frames)
         found.append(Item("test", query.category or "unknown", query.id, shown, asked))
     return found
