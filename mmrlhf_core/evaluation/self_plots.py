@@ -32,7 +32,7 @@ def _plain(axis: Axes, title: str, zero: bool = True) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def arms(gains: pd.DataFrame, score: str) -> Figure:
+def arms(gains: pd.DataFrame, score: str, world: str) -> Figure:
     """Gain over the base of every arm with most answers in one round; grey bars reach from lowest to highest seed."""
     rows = gains[(gains["rounds"] == 1) & (gains["n"] == gains["n"].max())].reset_index(drop=True)
     figure, axis = plt.subplots(figsize=(7.5, 3.4))
@@ -40,12 +40,12 @@ def arms(gains: pd.DataFrame, score: str) -> Figure:
     for place, row in rows.iterrows():
         _points(axis, [place], rows.loc[[place]], row["arm"])
     axis.set_xticks(rows.index, rows["arm"])
-    axis.set_ylabel(f"{score}, gain over base")
-    _plain(axis, "95 % over queries; grey: lowest to highest seed (MiniWorld)")
+    axis.set_ylabel(f"gain over base ({score})")
+    _plain(axis, f"95 % over queries; grey: lowest to highest seed ({world})")
     return figure
 
 
-def sweeps(gains: pd.DataFrame, score: str) -> Figure:
+def sweeps(gains: pd.DataFrame, score: str, world: str) -> Figure:
     """Gain against the number of answers, and against the number of rounds."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     most = gains["n"].max()
@@ -58,14 +58,14 @@ def sweeps(gains: pd.DataFrame, score: str) -> Figure:
                 _points(axis, rows[column] + 0.06 * number, rows, arm, "-", arm)
         axis.set_xlabel({"n": "answers per query", "rounds": "rounds, same steps together"}[column])
         axis.set_xticks(sorted(set(part[column])))
-        _plain(axis, "MiniWorld")
+        _plain(axis, world)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9)
-    axes[0].set_ylabel(f"{score}, gain over base")
+    axes[0].set_ylabel(f"gain over base ({score})")
     return figure
 
 
-def compute(gains: pd.DataFrame, passes: Mapping[str, float], score: str) -> Figure:
+def compute(gains: pd.DataFrame, passes: Mapping[str, float], score: str, world: str) -> Figure:
     """Gain against all token passes spent on it."""
     figure, axis = plt.subplots(figsize=(7.5, 3.6))
     for arm, rows in gains.groupby("arm", sort=False):
@@ -75,27 +75,33 @@ def compute(gains: pd.DataFrame, passes: Mapping[str, float], score: str) -> Fig
             note = f"{row['n']}" + (f" × {row['rounds']} rounds" if row["rounds"] > 1 else "")
             axis.annotate(note, (place, row["value"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axis.set(
-        xscale="log", xlabel="thousand token passes: sampling, scoring, training", ylabel=f"{score}, gain over base"
+        xscale="log", xlabel="thousand token passes: sampling, scoring, training", ylabel=f"gain over base ({score})"
     )
-    _plain(axis, "Gain against compute; the number is n (MiniWorld)")
+    _plain(axis, f"Gain against compute; the number is n ({world})")
     axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def best_of(table: pd.DataFrame, score: str) -> Figure:
-    """Score of the picked answer against the number of answers picked from, one line per signal."""
+def best_of(table: pd.DataFrame, marks: Mapping[str, float], score: str, world: str) -> Figure:
+    """Score of the picked answer against the number of answers picked from, one line per signal.
+
+    `marks` are scores to compare with, such as those of greedy answers of trained policies, by their names.
+    """
     figure, axis = plt.subplots(figsize=(7.5, 3.4))
     for number, (name, rows) in enumerate(table.groupby("signal", sort=False)):
         _points(axis, rows["k"] * (1 + 0.02 * number), rows, name, "-", name)
+    for name, value in marks.items():
+        axis.axhline(value, color=COLOURS.get(name, OTHER), linestyle=":", linewidth=1.2)
+        axis.annotate(f"{name}, greedy", (1, value), xycoords=("axes fraction", "data"), fontsize=8)
     axis.set(xscale="log", xlabel="answers to choose from, no training", ylabel=score)
     axis.set_xticks(sorted(set(table["k"])), sorted(set(table["k"])))
     axis.minorticks_off()
-    _plain(axis, "Best of k at inference (MiniWorld)", zero=False)
-    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    _plain(axis, f"Best of k at inference; dotted: one greedy answer ({world})", zero=False)
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.15, 1))
     return figure
 
 
-def states(table: pd.DataFrame) -> Figure:
+def states(table: pd.DataFrame, world: str) -> Figure:
     """Shares of queries per class, one bar with its interval for each measure."""
     kinds, measures = list(dict.fromkeys(table["class"])), list(dict.fromkeys(table["measure"]))
     figure, axis = plt.subplots(figsize=(8.5, 3.2))
@@ -106,7 +112,7 @@ def states(table: pd.DataFrame) -> Figure:
         axis.bar(x, rows["value"], 0.2, yerr=error, capsize=2, label=measure)
     axis.set_xticks(range(len(kinds)), [f"{kind}\nn = {n}" for kind, n in _sizes(table).items()])
     axis.set_ylabel("share of queries")
-    _plain(axis, "What all answers to a query have in common (MiniWorld)", zero=False)
+    _plain(axis, f"What all answers to a query have in common ({world})", zero=False)
     axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

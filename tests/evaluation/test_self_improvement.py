@@ -133,8 +133,9 @@ def test_tables_and_figures_of_a_small_study():
     assert "33%" in said[2]
     table = si.compared(frame({"own, n 8": ("own", 8, 1.0), "own, n 2": ("own", 2, 0.5)}), BASE, 50, 0)
     passes = {"own, n 8": 3e5, "own, n 2": 1e5}
-    figures = [self_plots.arms(table, "score"), self_plots.sweeps(table, "score"), self_plots.states(shares)]
-    figures += [self_plots.compute(table, passes, "score"), self_plots.best_of(picks, "score")]
+    words = ("score", "MiniWorld")
+    figures = [self_plots.arms(table, *words), self_plots.sweeps(table, *words), self_plots.states(shares, "MiniWorld")]
+    figures += [self_plots.compute(table, passes, *words), self_plots.best_of(picks, {"base": 1.0}, *words)]
     assert all(figure.axes for figure in figures)
     assert si.in_words(shares, "class", "measure").loc["all", "all wrong"] == "0.00 [0.00, 0.00]"
 
