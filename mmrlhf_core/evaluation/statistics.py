@@ -239,6 +239,6 @@ def variance_parts(values: ArrayLike) -> VarianceParts:
     seeds, items = table.shape
     by_seed, by_item = table.mean(1), table.mean(0)
     left = table - by_seed[:, None] - by_item + table.mean()
-    rest = (left**2).sum() / (seeds * items)
+    rest = (left**2).sum() / ((seeds - 1) * (items - 1))
     parts = by_seed.var(ddof=1) - rest / items, by_item.var(ddof=1) - rest / seeds
     return VarianceParts(*(max(float(part), 0.0) for part in parts), float(rest))
