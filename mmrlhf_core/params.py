@@ -69,6 +69,7 @@ class BaseModels:
     pool_max_reject_share: Share
     frames: Annotated[int, Range(1, 512)]
     train_scenes: tuple[int, ...]
+    precision: Annotated[str, OneOf(("float32", "bfloat16"))]
     questions_per_scene: Annotated[int, Range(1, 16)]
     names: tuple[str, ...]
     starts: tuple[str, ...]

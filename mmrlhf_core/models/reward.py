@@ -192,6 +192,11 @@ def load(name: str | Path, dtype: torch.dtype | str = "auto") -> RewardModel:
     known = form_of(base.processor, form.wording)
     if (known.end, known.before) != (form.end, form.before):
         raise PolicyError(f"{folder} was trained with another chat template; put the one it was saved with back.")
+    return _scored(folder, base, form, state)
+
+
+def _scored(folder: Path, base: Policy, form: Form, state: dict[str, Tensor]) -> RewardModel:
+    """The base model with a head of these weights, and the digest of the folder in the base's number format."""
     head = _filled(folder, ScoreHead(base.model.config.get_text_config().hidden_size, form), state)
     digest = storage.sha256_bytes(f"{base.model.dtype} {storage.sha256_tree(folder)}".encode())
     return RewardModel(base, head.to(base.model.device, base.model.dtype).eval(), digest)
@@ -250,7 +255,4 @@ def released(folder: str | Path, base: str, wording: Wording) -> RewardModel:
             filler = own[name][tokens:]  # rows behind the last token pad the table and are never looked up
             rest[name] = torch.cat([rest[name][:tokens].to(filler), filler])
     _filled(folder, made.model, rest)
-    form = form_of(made.processor, wording, newline="\n")
-    scorer = _filled(folder, ScoreHead(made.model.config.get_text_config().hidden_size, form), head)
-    digest = storage.sha256_bytes(f"{made.model.dtype} {storage.sha256_tree(folder)}".encode())
-    return RewardModel(made, scorer.to(made.model.device, made.model.dtype).eval(), digest)
+    return _scored(folder, made, form_of(made.processor, wording, newline="\n"), head)

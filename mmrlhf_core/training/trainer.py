@@ -232,9 +232,7 @@ class RankedTrainer(hf.Trainer):
             inner = {k: v for k, v in inner.items() if k != _name(model.model, tied) + ".weight"}
         model.model.save_pretrained(folder, state_dict=inner, save_original_format=False)
         if model.score is not None:
-            head = {
-                name.removeprefix("score."): v.contiguous() for name, v in state.items() if name.startswith("score.")
-            }
+            head = {name.removeprefix("score."): v for name, v in state.items() if name.startswith("score.")}
             save_head(folder, head, model.score.form)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
