@@ -7,10 +7,12 @@ from itertools import combinations
 from pathlib import Path
 from random import Random
 
+import pandas as pd
+
 from mmrlhf_core import records
 from mmrlhf_core.annotation import graph
 from mmrlhf_core.annotation.pairs import clusters
-from mmrlhf_core.records import Critique, Pair, Query, Ranking, Response
+from mmrlhf_core.records import SPLITS, Critique, Pair, Query, Ranking, Response
 
 KINDS = ("raw", "expanded")  # an annotator's own words, and the same in full
 
@@ -85,6 +87,14 @@ def read(folder: str | Path) -> list[Annotated]:
 def part(data: Iterable[Annotated], split: str) -> list[Annotated]:
     """The queries of one part of the data."""
     return [one for one in data if one.split == split]
+
+
+def counts(data: Sequence[Annotated]) -> pd.DataFrame:
+    """Queries, responses, pairs and ties of every part."""
+    names = ("responses", "pairs", "ties")
+    rows = [(one.split, 1, *(len(getattr(one, name)) for name in names)) for one in data]
+    made = pd.DataFrame(rows, columns=["part", "queries", *names]).groupby("part").sum()
+    return made.reindex([name for name in SPLITS if name in made.index])
 
 
 def about(data: Iterable[Annotated], slice_: str) -> list[Annotated]:

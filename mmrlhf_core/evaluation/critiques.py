@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mmrlhf_core.annotation.annotated import Annotated
+from mmrlhf_core.evaluation.reward_bench import Item
+from mmrlhf_core.inference.score import Scored
 from mmrlhf_core.intervals import bootstrap
 from mmrlhf_core.miniworld import claims, questions, truth
 from mmrlhf_core.miniworld.scenes import PLACES
@@ -67,6 +69,11 @@ def tally(critique: str, response: str, query: str) -> Tally:
     )  # fmt: skip
 
 
+def in_world(data: Iterable[Annotated]) -> bool:
+    """Whether all queries are of MiniWorld, so that their truth is known."""
+    return all(one.query.source in ("miniworld", "adversarial") for one in data)
+
+
 def true_critiques(data: Iterable[Annotated]) -> dict[str, str]:
     """The true critique of every response, by its id."""
     return {
@@ -76,7 +83,28 @@ def true_critiques(data: Iterable[Annotated]) -> dict[str, str]:
     }
 
 
-def table(found: Mapping[str, Iterable[tuple[str, str, str]]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+def true_scores(found: Iterable[Item]) -> list[tuple[float, float]]:
+    """Overall truth scores of both responses of every pair: how far the truth itself orders them as people do."""
+    asked = [(questions.question(item.query), item) for item in found]
+    return [(float(truth.check(item.chosen, q).score), float(truth.check(item.rejected, q).score)) for q, item in asked]
+
+
+Written = tuple[str, str, str]  # critique, response, query
+
+
+def by_model(scored: Iterable[Scored], texts: Mapping[str, str]) -> list[Written]:
+    """The critiques a reward model wrote (the first of each response); `texts` by id of the response."""
+    return [(one.critiques[0], texts[one.response], one.query) for one in scored]
+
+
+def by_people(data: Iterable[Annotated], kind: str) -> list[Written]:
+    """The reasons of one kind that annotators gave."""
+    return [
+        (text, one.responses[name], one.query.id) for one in data for name, text in one.reasons(kind).items() if text
+    ]
+
+
+def table(found: Mapping[str, Iterable[Written]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Every measure of every writer, from its (critique, response, query); intervals are bootstraps over queries.
 
     A measure that a writer's critiques leave open (an annotator's own words look no claim up) has no row.

@@ -7,20 +7,24 @@ pairs of one query are not independent. How far seeds differ is shown apart. Sha
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mmrlhf_core.annotation import annotated
 from mmrlhf_core.annotation.annotated import Annotated
 from mmrlhf_core.evaluation import paper_reward, reward_bench, statistics
+from mmrlhf_core.evaluation.critiques import in_world, true_critiques
 from mmrlhf_core.evaluation.reward_bench import ALL, Item, Scores
 from mmrlhf_core.inference.judge import prefer
-from mmrlhf_core.inference.score import Decoding, Scored, Work, score
+from mmrlhf_core.inference.score import Decoding, Scored, Work, margins, score, works
 from mmrlhf_core.intervals import bootstrap
 from mmrlhf_core.models import reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.models.reward import RewardModel
+from mmrlhf_core.records import Pair
 from mmrlhf_core.training.reward_examples import Asked
 
 Runs = Mapping[str, Sequence[Scores]]  # of every arm, the scores of each training seed
@@ -35,6 +39,27 @@ NAMES = {
 def right(scores: Scores) -> np.ndarray:
     """1 for a pair whose better response has the higher score, else 0: ties and NaN are wrong. [n]."""
     return np.array([float(r_w > r_l) for r_w, r_l in scores])
+
+
+def work_of(test: Sequence[Annotated], media: str | Path, frames: int, kind: str, seed: int) -> dict[str, list[Work]]:
+    """What trained models are asked about the test queries.
+
+    `test` and `other pictures` have critiques written; `given critiques` brings the annotators' (when all have one),
+    `true critiques` those of the scenes (in MiniWorld).
+    """
+    made = {"test": works(test, media, frames)}
+    made["other pictures"] = works(annotated.other_pictures(test, seed), media, frames)
+    reasons = {name: text for one in test for name, text in one.reasons(kind).items()}
+    if all(text.strip() for text in reasons.values()):
+        made["given critiques"] = works(test, media, frames, reasons)
+    if in_world(test):
+        made["true critiques"] = works(test, media, frames, true_critiques(test))
+    return made
+
+
+def pooled(found: Sequence[Item], scores: Sequence[Scores]) -> tuple[list[tuple[float, float]], list[str]]:
+    """The scores of all seeds in one list, and the query each belongs to."""
+    return [pair for one in scores for pair in one], [item.query for _ in scores for item in found]
 
 
 # ---------------------------------------------------------------- tables
@@ -133,6 +158,20 @@ def seeds_table(found: Sequence[Item], runs: Runs) -> pd.DataFrame:
                 {"arm": arm, "ACC of each seed": [round(float(one), 3) for one in table.mean(1)]} | parts._asdict()
             )
     return pd.DataFrame(rows, columns=["arm", "ACC of each seed", "between_seeds", "between_items", "rest"])
+
+
+def beside_other_pictures(
+    found: Sequence[Item], own: Mapping[str, Scores], other: Mapping[str, Sequence[Scored]], pairs: Sequence[Pair]
+) -> tuple[list[Item], dict[str, list[Scores]]]:
+    """The pairs of the queries that were also scored beside another's pictures, and every arm's scores both ways."""
+    moved = {one.query for scored in other.values() for one in scored}
+    kept = [number for number, item in enumerate(found) if item.query in moved]
+    runs: dict[str, list[Scores]] = {}
+    for arm, scored in other.items():
+        swapped = margins(scored, [pairs[number] for number in kept])
+        runs[f"{arm}, own pictures"] = [[own[arm][number] for number in kept]]
+        runs[f"{arm}, other pictures"] = [[(one.r_w, one.r_l) for one in swapped]]
+    return [found[number] for number in kept], runs
 
 
 # ---------------------------------------------------------------- untrained judges

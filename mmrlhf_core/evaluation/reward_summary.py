@@ -40,32 +40,65 @@ def headlines(made: pd.DataFrame, error: Estimate) -> list[Headline]:
     return [Headline(label, v, min(low, v), max(high, v), WORLD, paper) for label, v, low, high, paper in numbers]
 
 
+def metrics(
+    overview: pd.DataFrame, compared: pd.DataFrame, controls: pd.DataFrame, fallen: pd.DataFrame, quality: pd.DataFrame,
+    costs: pd.DataFrame, pairs: pd.Series,
+) -> dict[str, Any]:  # fmt: skip
+    """All tables as nested plain numbers; without clock times."""
+    return {
+        "arms": keyed(overview[overview.category == ALL], "arm"),
+        "comparisons": keyed(compared, "arm", "against"),
+        "controls": keyed(controls, "arm"),
+        "other_pictures": keyed(fallen, "arm"),
+        "critiques": keyed(quality, "writer", "measure"),
+        "costs": keyed(costs.drop(columns="ms"), "way"),
+        "pairs": {str(name): int(number) for name, number in pairs.items()},
+    }
+
+
+# ---------------------------------------------------------------- sentences
+
+
 def _shown(value: float, low: float, high: float) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _beside_chance(row: Any) -> str:
+def _of_arm(row: Any) -> str:
+    """ACC of one arm, how it stands to a coin, and how many ties count as wrong in it."""
     side = "above chance" if row.acc_low > 0.5 else "below chance" if row.acc_high < 0.5 else "not told from chance"
-    return f"{row.arm}: ACC {_shown(row.acc, row.acc_low, row.acc_high)} ({side}), ACC+ {row.acc_plus:.2f}."
+    tied = f", {row.ties / row.pairs:.0%} of the pairs tied" if row.ties else ""
+    return f"{row.arm}: ACC {_shown(row.acc, row.acc_low, row.acc_high)} ({side}{tied}), ACC+ {row.acc_plus:.2f}."
+
+
+def _of_difference(row: Any) -> str:
+    verdict = "differ" if row.p_holm < 0.05 else "are not told apart"
+    numbers = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p {row.p_holm:.3f}"
+    return f"{row.arm} and {row.against} {verdict}: {numbers}."
+
+
+def _of_costs(costs: pd.DataFrame) -> str:
+    """The ways between the cheapest and the dearest."""
+    rows = costs.sort_values("GFLOP")
+    first, last = rows.iloc[0], rows.iloc[-1]
+    return (
+        f"{last['way']} takes {last['GFLOP'] / first['GFLOP']:.1f} times the operations of {first['way']} "
+        f"({last['tokens written']:.0f} tokens written against {first['tokens written']:.0f}), for an ACC of "
+        f"{last['acc']:.2f} against {first['acc']:.2f}."
+    )
 
 
 def sentences(
-    made: pd.DataFrame, compared: pd.DataFrame, error: Estimate, quality: pd.DataFrame, controls: pd.DataFrame,
-    costs: pd.DataFrame,
+    overview: pd.DataFrame, compared: pd.DataFrame, error: Estimate, controls: pd.DataFrame, fallen: pd.DataFrame,
+    quality: pd.DataFrame, costs: pd.DataFrame,
 ) -> list[str]:  # fmt: skip
-    """One sentence per finding, each with its numbers."""
-    said = [_beside_chance(row) for row in made[(made.category == ALL) & (made.seeds > 0)].itertuples()]
-    for row in compared.itertuples():
-        verdict = "differ" if row.p_holm < 0.05 else "are not told apart"
-        numbers = f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}], p after Holm {row.p_holm:.3f}"
-        said.append(f"{row.arm} and {row.against} {verdict}: {numbers}.")
+    """One sentence per finding, each with its numbers; p-values are after Holm's correction."""
+    said = [_of_arm(row) for row in overview[(overview.category == ALL) & (overview.seeds > 0)].itertuples()]
+    arms = compared[compared.arm.isin(PAPER) & compared.against.isin(PAPER)]
+    said += [_of_difference(row) for row in arms.itertuples()]
     said.append(f"Expected calibration error of the full model: {_shown(*map(float, error))}.")
-    for row in quality.itertuples():
-        said.append(f"{row.measure}, {row.writer}: {_shown(row.value, row.low, row.high)} of {row.of}.")
-    said += [f"Control, {row.arm}: ACC {_shown(row.acc, row.acc_low, row.acc_high)}." for row in controls.itertuples()]
-    for row in costs.to_dict("records"):
-        said.append(
-            f"{row['way']}: {row['tokens written']:.0f} tokens written and {row['GFLOP']:.2f}·10⁹ operations per "
-            f"response, ACC {row['acc']:.2f}."
-        )
-    return said
+    for measure in dict.fromkeys(quality.measure):
+        rows = quality[quality.measure == measure].itertuples()
+        said.append(f"{measure}: " + "; ".join(f"{r.writer} {_shown(r.value, r.low, r.high)}" for r in rows) + ".")
+    said += [f"Control: {_of_arm(row)}" for row in controls.itertuples()]
+    said += [f"Control: {_of_difference(row)}" for row in fallen.itertuples()]
+    return [*said, _of_costs(costs)]

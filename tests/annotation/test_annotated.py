@@ -23,7 +23,11 @@ def test_what_a_campaign_wrote_comes_back_whole(tmp_path):
         assert {pair.query for pair in one.pairs} == {one.query.id}
         assert one.reasons("raw") == {name: why[name].reason for name in one.responses}
         assert one.reasons("expanded") == {name: why[name].expanded for name in one.responses}
-    assert sum(len(annotated.part(data, name)) for name in ("train", "dev", "test")) == len(data)
+    made = annotated.counts(data)
+    assert list(made.index) == ["train", "dev", "test"]
+    assert made.queries.tolist() == [len(annotated.part(data, name)) for name in made.index]
+    assert (made.queries.sum(), made.pairs.sum()) == (len(data), len(pairs))
+    assert made.ties.sum() == sum(len(one.ties) for one in data)
 
 
 def order(found, query):

@@ -1,12 +1,16 @@
 """Critiques read back: both ways to write one, and what they say held against the scenes."""
 
+from dataclasses import replace
+
 import pytest
 import reward_world as world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrlhf_core.evaluation import critiques
+from mmrlhf_core.annotation import campaign
+from mmrlhf_core.evaluation import critiques, reward_bench
 from mmrlhf_core.evaluation.critiques import Tally
+from mmrlhf_core.inference.score import Scored
 from mmrlhf_core.miniworld import annotators, questions, truth
 
 
@@ -104,8 +108,24 @@ def test_the_table_has_a_row_for_what_can_be_measured():
     assert critiques.table({}).empty
 
 
-def test_true_critiques_by_response():
-    data = world.data()
+def test_the_truth_of_every_response_and_pair():
+    data, (found, pairs) = world.data(), world.made()
+    assert critiques.in_world(data)
+    assert not critiques.in_world([replace(data[0], query=replace(data[0].query, source="file"))])
+    items = reward_bench.items(found.queries, found.responses, pairs)
+    scores = campaign.truth_scores(found)
+    assert critiques.true_scores(items) == [(scores[pair.chosen], scores[pair.rejected]) for pair in pairs]
     made = critiques.true_critiques(data)
     assert made.keys() == {name for one in data for name in one.responses}
     assert all(text.strip() for text in made.values())
+
+
+def test_critiques_by_their_writers():
+    data = world.data()
+    name, text = next(iter(data[0].responses.items()))
+    one = Scored(data[0].query.id, name, 0.0, (0.0, 1.0), ("right .", "answer wrong ."), (True, True), False)
+    assert critiques.by_model([one], {name: text}) == [("right .", text, data[0].query.id)]
+    people = critiques.by_people(data, "raw")
+    assert len(people) == sum(len(one.responses) for one in data)
+    assert people[0] == (data[0].reasons("raw")[name], text, data[0].query.id)
+    assert critiques.by_people([replace(data[0], critiques={})], "raw") == []

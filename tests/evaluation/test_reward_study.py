@@ -1,8 +1,10 @@
 """Arms beside each other: tables by hand, tests that find what is there, judges asked rightly, costs counted."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import reward_world as world
 import torch
@@ -14,6 +16,7 @@ from mmrlhf_core.intervals import Estimate
 from mmrlhf_core.miniworld import pool
 from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.prompts import Prompt
+from mmrlhf_core.records import Pair
 from mmrlhf_core.training.reward_examples import Asked
 
 ITEMS = [Item(q, q, c, "?", "the better one", "worse", names=(f"{q}/0", f"{q}/{k}"))
@@ -208,16 +211,53 @@ def test_headlines_and_sentences_say_what_the_tables_say():
     assert [one.label for one in heads if "longer" in one.label] == []
     assert heads[0].paper == "ACC 0.75, ACC+ 0.50 (Tab. 4)"
     assert all(one.low <= one.value <= one.high and one.world == "MiniWorld" for one in heads)
-    costs = made[made.category == "all"].rename(columns={"arm": "way"}).assign(**{"tokens written": 3.0, "GFLOP": 1.5})
-    quality = reward_summary.pd.DataFrame(columns=["writer", "measure", "value", "low", "high", "of"])
-    said = reward_summary.sentences(made, compared, Estimate(0.2, 0.1, 0.3), quality, made[:1], costs)
-    assert any(line.startswith("longer response: ACC 0.00") and "below chance" in line for line in said)
+    rows = made[made.category == "all"].rename(columns={"arm": "way"})
+    costs = rows.assign(**{"tokens written": [0.0, 3.0, 9.0, 1.0], "GFLOP": [1.0, 1.5, 2.5, 2.0], "ms": 0.1})
+    quality = pd.DataFrame(
+        {"writer": ["a", "b"], "measure": "faults named", "value": 0.5, "low": 0.4, "high": 0.6, "of": 9}
+    )
+    said = reward_summary.sentences(made, compared, Estimate(0.2, 0.1, 0.3), made[:1], compared, quality, costs)
+    assert "longer response: ACC 0.00 [0.00, 0.00] (below chance), ACC+ 0.00." in said
     assert any("expanded reasons: ACC 1.00" in line and "above chance" in line for line in said)
     assert any("are not told apart: +0.250" in line for line in said)
-    assert any("3 tokens written and 1.50" in line for line in said)
+    assert "faults named: a 0.50 [0.40, 0.60]; b 0.50 [0.40, 0.60]." in said
+    assert any("longer response takes 2.5 times the operations of no critique (9 tokens" in line for line in said)
+    tied = reward_study.overview(ITEMS, {"judge": [[TIE] * 4]}, 50)
+    (judged, *_) = reward_summary.sentences(
+        tied, compared[:0], Estimate(0.2, 0.1, 0.3), made[:0], compared[:0], quality, costs
+    )
+    assert judged.startswith("judge: ACC 0.00 [0.00, 0.00] (below chance, 100% of the pairs tied)")
+    plain = reward_summary.metrics(made, compared, made[:1], compared, quality, costs, pd.Series({"test": np.int64(4)}))
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert "ms" not in plain["costs"]["no critique"]
     nested = reward_summary.keyed(compared.assign(d_z=float("nan")), "arm", "against")
     assert "d_z" not in nested["expanded reasons"]["no critique"]
     assert nested["expanded reasons"]["no critique"]["value"] == 0.25
+
+
+def test_what_the_test_is_asked_with(tmp_path):
+    data = world.data()
+    pool.write_pictures(world.made()[0].queries, tmp_path)
+    made = reward_study.work_of(data, tmp_path, 3, "expanded", 0)
+    assert list(made) == ["test", "other pictures", "given critiques", "true critiques"]
+    assert all(one.critiques is None for name in ("test", "other pictures") for one in made[name])
+    assert [one.critiques for one in made["given critiques"]] == [one.reasons("expanded") for one in data]
+    assert {one.query for one in made["other pictures"]} < {one.query for one in made["test"]}
+    first = next(iter(data[0].responses))
+    gap = replace(data[0], critiques={k: v for k, v in data[0].critiques.items() if k != first})
+    assert "given critiques" not in reward_study.work_of([gap], tmp_path, 3, "raw", 0)
+    away = replace(data[0], query=replace(data[0].query, source="file"))
+    assert "true critiques" not in reward_study.work_of([away], tmp_path, 3, "raw", 0)
+
+
+def test_other_pictures_are_compared_on_their_own_pairs():
+    pairs = [Pair(item.query, *item.names) for item in ITEMS]
+    swapped = [score.Scored(q, name, value, (value,), ("",), (True,), False)
+               for q, name, value in (("a", "a/0", 0.0), ("a", "a/1", 1.0), ("a", "a/2", -1.0))]  # fmt: skip
+    some, runs = reward_study.beside_other_pictures(ITEMS, {"arm": [GOOD, BAD, TIE, GOOD]}, {"arm": swapped}, pairs)
+    assert some == ITEMS[:2]
+    assert runs == {"arm, own pictures": [[GOOD, BAD]], "arm, other pictures": [[(0.0, 1.0), (0.0, -1.0)]]}
+    assert reward_study.pooled(some, [[GOOD, BAD], [TIE, TIE]]) == ([GOOD, BAD, TIE, TIE], ["a"] * 4)
 
 
 def test_cards_show_scores_and_critiques_as_text():
