@@ -211,7 +211,7 @@ class MmDpo:
     layout: Annotated[str, OneOf(("", "ddp", "zero1", "zero2", "zero3", "fsdp"))]
     processes: Positive
     families: tuple[str, ...]
-    questions: Positive
+    questions: Annotated[int, Range(2, 10**6)]
     max_new_tokens: Positive
     answer_batch: Positive
     rewarded: Positive

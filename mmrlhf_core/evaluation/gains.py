@@ -218,9 +218,13 @@ def by_question(rows: pd.DataFrame, part: str, measure: str = "score") -> pd.Dat
 
 
 def means(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
-    """Mean score of every arm per family and on average, with 95 % intervals over questions."""
+    """Mean score of every arm per family and on average, with 95 % intervals over questions.
+
+    A family with one question has no interval and enters the average only.
+    """
     wide, found = by_question(rows, part), []
-    groups = {**{name: wide.loc[[name]] for name in dict.fromkeys(wide.index.get_level_values(0))}, AVERAGE: wide}
+    groups = {name: wide.loc[[name]] for name in dict.fromkeys(wide.index.get_level_values(0))}
+    groups = {name: mine for name, mine in groups.items() if len(mine) > 1} | {AVERAGE: wide}
     for family, mine in groups.items():
         for arm in wide:
             found.append((arm, family, *statistics.mean_interval(mine[arm], None, draws, seed), len(mine)))

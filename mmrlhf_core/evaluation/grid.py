@@ -35,8 +35,8 @@ def write(objective: Objective, graded: Sequence[Graded]) -> None:
 
 def read(cells: Sequence[Cell]) -> tuple[pd.DataFrame, dict[Cell, Objective]]:
     """The grades of all cells as one table, and what each was trained with."""
-    if not any(w == 0 for w, _ in cells):
-        raise ValueError("The grid has no column w = 0, which is DPO, to compare with; put 0.0 among sensitivity.w.")
+    if len({w == 0 for w, _ in cells}) < 2:
+        raise ValueError("The grid needs a column w = 0, which is DPO, and others to hold against it: sensitivity.w.")
     graded, objectives = [], {}
     for cell in cells:
         folder = f"{FOLDER}/{name(cell)}"
@@ -75,7 +75,7 @@ def against_dpo(table: pd.DataFrame, cells: Sequence[Cell], draws: int, seed: in
 def noise(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, float]:
     """How far cells lie apart, beside what one cell's interval and its seeds reach."""
     single = gains.by_seed(table, "dev")
-    cells = found.drop_duplicates("value")
+    cells = pd.concat([found[found.w == 0].head(1), found[found.w > 0]])  # DPO once
     return {
         "range of the cells' scores": float(found.value.max() - found.value.min()),
         "standard deviation between cells": float(cells.value.std()),

@@ -68,7 +68,7 @@ def of_pair(model: nn.Module, query: Query, pair: int = 0, strength: float = 1e-
     return Forces(*products, float(moved[winner]), float(moved[loser]))
 
 
-def of_all(model: nn.Module, queries: Sequence[Query], strength: float = 1e-7) -> list[tuple[float, float]]:
+def of_all(model: nn.Module, queries: Sequence[Query], strength: float = 1e-6) -> list[tuple[float, float]]:
     """Changes of (log π(y_w), log π(y_l)) of each query's first pair by one small step on all of them at once.
 
     Over the strength of the step; the model keeps its weights.

@@ -112,8 +112,8 @@ def test_means_are_over_questions_of_means_over_seeds_and_leave_safety_out():
     rows = pd.concat([grades({"a": [[1, 2], [3, 4]]}), grades({"a": [[10], [20]]}, family="ocr"),
                       grades({"a": [[-9], [-9]]}, family="safety"), grades({"a": [[7], [7]]}, part="dev")])  # fmt: skip
     found = gains.means(rows, "test", 50, 0).set_index("family")
-    assert found.value.to_dict() == {"math": 2.5, "ocr": 15.0, "average": (2 + 3 + 15) / 3}
-    assert found.questions.to_dict() == {"math": 2, "ocr": 1, "average": 3}
+    assert found.value.to_dict() == {"math": 2.5, "average": (2 + 3 + 15) / 3}, "one question has no interval"
+    assert found.questions.to_dict() == {"math": 2, "average": 3}
     assert (found.low <= found.value).all()
     assert (found.value <= found.high).all()
     assert gains.by_seed(rows, "test").value.tolist() == [13 / 3, 9]
@@ -190,9 +190,8 @@ def test_habits_are_ratios_over_all_answers():
 def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
     asked = [item for item in items if item.part == "test"]
     how, said = Decoding(), {"base": "", "up": "so the answer is 3 ."}
-    graded = [
-        one for arm, text in said.items() for one in gains.grade(asked, [text] * len(asked), arm, arm == "up", how)
-    ]
+    seeds = {"base": 0, "up": 1}
+    graded = [g for arm, text in said.items() for g in gains.grade(asked, [text] * len(asked), arm, seeds[arm], how)]
     monkeypatch.setattr(gains, "rewards", lambda judge, some, texts, how, desc: [float(len(text)) for text in texts])
     rows = habits.scored(graded, asked, 5, 0, how, None)
     assert rows.groupby("arm").size().to_dict() == {"base": 5, "up": 5}

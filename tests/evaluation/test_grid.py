@@ -38,8 +38,10 @@ def test_cells_come_back_with_their_own_names_and_objectives(project):
 
 
 def test_a_grid_without_dpo_or_with_a_missing_cell_is_told(project):
-    with pytest.raises(ValueError, match="no column w = 0, which is DPO"):
+    with pytest.raises(ValueError, match="needs a column w = 0, which is DPO"):
         grid.read([(0.5, 1.0)])
+    with pytest.raises(ValueError, match="and others to hold against it"):
+        grid.read([(0.0, 1.0)])
     with pytest.raises(ValueError, match=r"w0\.5-k3\.0/answers\.parquet is not there"):
         grid.read([*CELLS, (0.5, 3.0)])
 

@@ -25,7 +25,7 @@ SIZE = miniature.Size(
     width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
 )
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-CHANGES = {"queries": 3, "questions": 1, "seeds": 2, "batch": 2, "max_new_tokens": 4, "frames": 2}
+CHANGES = {"queries": 3, "questions": 2, "seeds": 2, "batch": 2, "max_new_tokens": 4, "frames": 2}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_cell_is_trained_graded_on_dev_and_leaves_no_run(project):
     answers = records.read("data/sensitivity/w0.5-k1.0/answers.parquet", gains.Graded)
     assert {(one.arm, one.part) for one in answers} == {("w0.5-k1.0", "dev")}
     assert {one.seed for one in answers} == {1, 2}
-    assert len(answers) == 2 * 5  # four families and safety
+    assert len(answers) == 2 * 8  # two seeds, two questions of four families
     assert json.loads(storage.path("data/sensitivity/w0.5-k1.0/objective.json").read_text())["k"] == 1.0
     assert not list(storage.path("scratch/preference").glob("*"))
 
@@ -128,7 +128,7 @@ def settings_read(module):
 def test_stages_depend_on_the_parameters_their_modules_read():
     known = set(params.MmDpo.__dataclass_fields__)
     shared = settings_read("preference") & known
-    listed = {name: {p.partition(".")[2] for p in STAGES[name]["params"] if "." in p} for name in STAGES}
+    listed = {name: {p.partition(".")[2] for p in STAGES[name].get("params", []) if "." in p} for name in STAGES}
     assert listed["sensitivity_cell"] == (shared - {"queries"}) | (settings_read("cell") & known)
     assert listed["preference"] == {"dtype", "frames", "layout", "media", "processes", "queries"}
     assert not {"w", "k", "arms", "sft_weights"} & listed["sensitivity_cell"], "another w leaves the grid alone"
@@ -146,4 +146,6 @@ def test_the_outs_of_a_matrix_are_cleaned_by_their_folder(project):
 
 def test_the_objective_of_a_cell_is_the_one_that_is_read_back(project):
     grid.write(Objective("mm_dpo", 0.1, 0.0, 2.0), [])
-    assert grid.read([(0.0, 2.0)])[1] == {(0.0, 2.0): Objective("mm_dpo", 0.1, 0.0, 2.0)}
+    grid.write(Objective("mm_dpo", 0.2, 0.5, 2.0, "paper", 0.1), [])
+    cells = [(0.0, 2.0), (0.5, 2.0)]
+    assert [grid.read(cells)[1][one].beta_ori for one in cells] == [0.1, 0.2]
