@@ -1,7 +1,7 @@
 """Critiques against the truth of MiniWorld: which faults a critique names, which it invents, which it overlooks.
 
 Both ways to write one are read: an annotator's own words (`at b3 wrong . missing at c2 . answer wrong .`) and the same
-in full (`at b3 a red circle ? nothing : wrong .`). A fault is a false claim, a fact left out, or a wrong conclusion.
+in full (`at b3 nothing ? a red circle : wrong .`). A fault is a false claim, a fact left out, or a wrong conclusion.
 """
 
 import re
@@ -19,7 +19,7 @@ from mmrlhf_core.miniworld.scenes import PLACES
 ANSWER = "answer"
 _NAMED = "|".join(sorted({place for places in PLACES.values() for place in places}, key=len, reverse=True))
 _FAULT = re.compile(rf"(missing )?at ({_NAMED})\b")
-_LOOKUP = re.compile(r"(at [^?:.]*)\?[^?:.]*: (right|wrong)")
+_LOOKUP = re.compile(rf"at ({_NAMED}) [^?:.]*\?([^?:.]*): (right|wrong)")
 MEASURES = {  # name: columns of `Tally` whose sums are divided
     "faults named": ("named", ("named", "missed")),
     "named faults that are there": ("named", ("named", "invented")),
@@ -58,8 +58,8 @@ def tally(critique: str, response: str, query: str) -> Tally:
     question = questions.question(query)
     said, true = faults(critique), faults(truth.critique(response, question))
     counts = {(right, called): 0 for right in (True, False) for called in ("right", "wrong")}
-    for text, called in _LOOKUP.findall(critique.lower()):
-        for claim in claims.read(text):
+    for place, thing, called in _LOOKUP.findall(critique.lower()):
+        for claim in claims.read(f"at {place} {thing}"):
             counts[claims.holds(claim, question.scene), called] += 1
     return Tally(
         len(said & true), len(said - true), len(true - said),

@@ -24,8 +24,9 @@ def test_both_parts_measure_what_was_drawn(tmp_path, monkeypatch):
     # two whole queries of six pairs, and three pairs of the first response of a third with the other three
     assert (read["queries"], read["responses"], read["pairs"]) == (3, 12, 15)
     agreed = benchmark.measure("agreement", "")
-    # six groups (all and five classes) of 3 scales and 3 measures; 50 people, 3 scales, 4 measures
-    assert (agreed["judgements"], agreed["intervals"]) == (240, 6 * 9 + 50 * 12)
+    people = {one.annotator for one in benchmark.draw_judgements()[0]}
+    # six groups (all and five classes) of 3 scales and 3 measures; for each of the people 3 scales and 4 measures
+    assert (agreed["judgements"], agreed["intervals"]) == (240, 6 * 9 + len(people) * 12)
     assert min(row[clock] for row in (read, agreed) for clock in ("wall", "mib")) > 0
 
 

@@ -91,6 +91,7 @@ def test_read_only_and_shared_memory_give_the_same_values(tmp_path):
             assert (values.numpy() == blobs()[rows].astype(np.float32)).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 10**6))
 def test_the_best_score_and_its_place(k, seed):
     scores = torch.randn(50, k, generator=torch.Generator().manual_seed(seed)).bfloat16().float()

@@ -1,7 +1,7 @@
 """The sentences of chapter 01 say what the numbers show, and no more."""
 
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrlhf_core.curation import summary
@@ -54,6 +54,7 @@ def test_a_verdict_needs_intervals_that_do_not_meet():
     assert len(summary.drawing({}, effect(even, random, sizes=(10,)))) == 4
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.data())
 def test_the_attack_does_more_only_when_it_does(n, data):
     chance, aimed = (data.draw(st.integers(0, n)) for _ in range(2))

@@ -77,7 +77,7 @@ def test_tallies_by_hand():
     said = f"{fact} . at {fact.place} nothing ."
     true = {"missing": [f"missing {one}" for one in rest]}
     # one true claim called wrong, one false one called right, one missing fact named, an empty place invented
-    critique = f"{fact} ? nothing : wrong . at {fact.place} nothing ? nothing : right . {true['missing'][0]} : wrong . "
+    critique = f"at {fact.place} nothing ? {fact.thing} : wrong . at {fact.place} nothing ? nothing : right . {true['missing'][0]} : wrong . "
     critique += "answer red ? blue : wrong ."
     counts = critiques.tally(critique, said, question.id)
     assert counts == Tally(
