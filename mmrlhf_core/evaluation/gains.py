@@ -108,6 +108,8 @@ def held_out(
         if key[0] in PARTS and count.get(key, 0) < each:
             count[key] = count.get(key, 0) + 1
             items.append(Item(*key, query.id, prompts.of_query(query, media, frames)))
+    if lacking := [part_ for part_ in PARTS if not of_part(items, part_)]:
+        raise ValueError(f"No query is held out for {' or '.join(lacking)}; raise that share of the annotation.")
     return items
 
 

@@ -22,8 +22,9 @@ def _ratio(mine: pd.DataFrame, over: str, under: str, draws: int, seed: int) -> 
 
 
 def table(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
-    """Length, right answers, claims, hallucination and declining of every arm over all its seeds, with intervals."""
-    found = []
+    """Length of the answers of every arm over all its seeds, with intervals; where the truth is known also right
+    answers, claims, hallucination and declining."""
+    found, known = [], bool(rows.claims.any() or rows.due.any())
     for arm, mine in rows[rows.part == part].assign(one=1).groupby("arm", sort=False):
         usual, due, vain = mine[mine.family != SAFETY], mine[mine.due], mine[~mine.due]
         measures = {
@@ -35,7 +36,7 @@ def table(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
             "declines in vain": (vain, "declined", "one"),
         }
         for name, (some, over, under) in measures.items():
-            if len(some):
+            if len(some) and (known or name == "words"):
                 found.append((arm, name, *map(float, _ratio(some, over, under, draws, seed))))
     return pd.DataFrame(found, columns=["arm", "measure", *ENDS])
 

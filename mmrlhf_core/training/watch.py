@@ -1,10 +1,12 @@
 """Looking at a policy while it trains: how long its answers get, and how far they move from the reference.
 
 The numbers a trainer logs are about the responses of the data, which others wrote. These are about the policy's own.
+Shapes: B prompts, L tokens at most.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import transformers as hf
 
@@ -28,10 +30,11 @@ class Watch(hf.TrainerCallback):
         self, reference: Policy, asked: Sequence[Prompt], names: Sequence[str], every: int, max_new_tokens: int,
         seed: int,
     ) -> None:  # fmt: skip
-        self.reference = Policy(prepare(reference.model), reference.processor)
-        self.asked, self.names, self.every = asked, names, every
-        self.how = {"temperature": 1.0, "max_new_tokens": max_new_tokens, "seed": seed, "desc": ""}
-        self.rows: list[dict[str, float]] = []
+        self.reference, self.asked, self.every = prepare(reference.model), asked, every
+        self.processor, self.rows = reference.processor, []
+        streams = [generate.stream(seed, name, 0, max_new_tokens) for name in names]
+        self.uniform = torch.from_numpy(np.stack(streams)).to(reference.model.device)
+        self.inputs = [prompts.encode(self.processor, [prompt]) for prompt in asked]
 
     def on_train_begin(self, args, state, control, model, **rest) -> None:
         self.look(model.model, state.global_step)
@@ -43,19 +46,26 @@ class Watch(hf.TrainerCallback):
     @torch.no_grad()
     def look(self, model: hf.PreTrainedModel, step: int) -> None:
         """One look at the model in training."""
-        training, processor = model.training, self.reference.processor
+        training = model.training
         model.eval()
-        texts = [text for (text,) in generate.sample(Policy(model, processor), self.asked, self.names, **self.how)]
-        queries = [self._query(prompt, text) for prompt, text in zip(self.asked, texts, strict=True)]
+        answers = self._answers(Policy(model, self.processor))
+        queries = [self._query(given, answer) for given, answer in zip(self.inputs, answers, strict=True)]
         tree = ranked.build_tree(queries).to(model.device)
-        moved = response_logps(model, tree).sums - response_logps(self.reference.model, tree).sums
-        length = sum(len(query.responses[0]) for query in queries) / len(queries)
+        moved = response_logps(model, tree).sums - response_logps(self.reference, tree).sums
+        length = sum(map(len, answers)) / len(answers)
         self.rows.append({"step": step, "length": length, "kl": moved.mean().item()})
         model.train(training)
 
-    def _query(self, prompt: Prompt, text: str) -> ranked.Query:
-        processor = self.reference.processor
-        batch = prompts.encode(processor, [prompt])
+    def _answers(self, policy: Policy) -> list[torch.Tensor]:
+        """The tokens of every answer with its end token, or as many as there may be."""
+        seen = any(prompt.images or prompt.clip for prompt in self.asked)
+        rows = generate.prefill(policy, prompts.encode(self.processor, self.asked), seen)
+        end, found = self.processor.tokenizer.eos_token_id, []
+        for ids in generate.write(policy, rows, self.uniform, temperature=1.0, top_p=1.0):
+            found.append(torch.tensor(ids[: ids.index(end) + 1] if end in ids else ids))
+        return found
+
+    def _query(self, given: dict[str, torch.Tensor], answer: torch.Tensor) -> ranked.Query:
         skip = ("input_ids", "attention_mask", "mm_token_type_ids")
-        media = {name: torch.as_tensor(value) for name, value in batch.items() if name not in skip}
-        return ranked.Query(batch["input_ids"][0], media, [ranked.encode_response(processor, text)], [])
+        media = {name: torch.as_tensor(value) for name, value in given.items() if name not in skip}
+        return ranked.Query(given["input_ids"][0], media, [answer], [])
