@@ -250,6 +250,7 @@ class SelfImprovement:
     seeds: Annotated[int, Range(1, 100)]
     queries: Positive
     evaluated: Annotated[int, Range(2, 10**9)]
+    picked: Annotated[int, Range(2, 10**9)]
     temperature: Annotated[float, Range(0, 2)]
     top_p: Annotated[float, Range(0.01, 1)]
     max_new_tokens: Positive
