@@ -149,6 +149,6 @@ def test_a_policy_without_a_usable_pair_stays_what_it_is(lab, queries, monkeypat
 
 
 def test_scores_all_equal_are_told_and_train_nothing(lab, queries):
-    far = replace(lab, tie=1e6)  # every two scores are tied
+    far = replace(lab, tie=float("inf"))  # every two scores are tied, and blank answers with them
     one = go(far, Condition("own", 4), queries)
     assert (one.tied + one.alike, one.paired, one.model) == (4, 0, "models/base")
