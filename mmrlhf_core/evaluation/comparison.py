@@ -22,7 +22,7 @@ from mmrlhf_core.intervals import Estimate, bootstrap, wilson
 from mmrlhf_core.models import policy
 
 LEVEL = 0.05  # of the adjusted p-value below which a change is shown
-COST = "training.json"  # beside a checkpoint: `tokens` and `flops` of its training
+COST = "training.json"  # beside a checkpoint: `passes`, what its training took, as in `training.rounds`
 
 
 def columns(made: Answers, bench: Bench, name: str) -> np.ndarray:
@@ -208,13 +208,10 @@ def paper_safety() -> pd.DataFrame:
 # ---------------------------------------------------------------- cost
 
 
-def training_of(checkpoint: str) -> dict[str, float]:
-    """Tokens and FLOPs that a checkpoint's training took, where the chapter that made it wrote them; else nothing."""
+def training_of(checkpoint: str) -> float:
+    """Passes of tokens through a text model that a checkpoint's training took; NaN where they were not written."""
     file = policy.locate(checkpoint) / COST
-    if not file.is_file():
-        return {}
-    known = storage.read_json(file)
-    return {name: float(known[name]) for name in ("tokens", "flops") if name in known}
+    return float(storage.read_json(file)["passes"]) if file.is_file() else np.nan
 
 
 def costs(made: Answers, checkpoints: Mapping[str, str], found: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
@@ -226,10 +223,9 @@ def costs(made: Answers, checkpoints: Mapping[str, str], found: pd.DataFrame, dr
     rows = []
     for name, tokens in made.tokens.items():
         mean = Estimate(*statistics.mean_interval(tokens, [item.scene for item in made.items], draws, seed))
-        trained = training_of(checkpoints[name])
         gain = overall.loc[name, ["gain", "gain_low", "gain_high"]].tolist()
-        rows.append((name, *mean, trained.get("tokens", np.nan), trained.get("flops", np.nan), *gain))
-    names = ["policy", "tokens", "tokens_low", "tokens_high", "training_tokens", "training_flops"]
+        rows.append((name, *mean, training_of(checkpoints[name]), *gain))
+    names = ["policy", "tokens", "tokens_low", "tokens_high", "training_passes"]
     return pd.DataFrame(rows, columns=[*names, "gain", "gain_low", "gain_high"])
 
 
