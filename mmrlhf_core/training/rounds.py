@@ -266,12 +266,16 @@ def train(lab: Lab, model: str, rows: Sequence[RankedRow], seed: int) -> str:
 
 
 def keep(folder: str, run: Run, base: str) -> None:
-    """Put the model of a run where later chapters load it; one that never trained is a reference to the base."""
+    """Put the model of a run where later chapters load it, with the passes it took in `training.json`.
+
+    One that never trained is a reference to the base.
+    """
     if run.model == base:
         policy.refer(folder, base)
     else:
         with storage.writing(folder) as temporary:
             shutil.copytree(storage.path(run.model), temporary)
+            storage.write_json(temporary / "training.json", {"passes": run.sampled + run.rated + run.trained})
 
 
 def clear(lab: Lab) -> None:

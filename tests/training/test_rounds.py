@@ -6,6 +6,7 @@ import pytest
 import torch
 from self_answers import always, ask, save_policy
 
+from mmrlhf_core import storage
 from mmrlhf_core.inference import generate
 from mmrlhf_core.inference.sampling import Answers, Sampling
 from mmrlhf_core.models import policy, reward
@@ -115,6 +116,7 @@ def test_an_arm_trains_and_its_passes_add_up(lab, queries):
     assert go(lab, Condition("random", 3), queries) == one  # found again
     rounds.keep("models/self/random", one, lab.base)
     assert all(torch.equal(after[name], value) for name, value in weights("models/self/random").items())
+    assert storage.read_json("models/self/random/training.json") == {"passes": one.sampled + one.trained}
 
 
 def test_more_rounds_take_the_same_queries_and_steps(lab, queries, monkeypatch):
