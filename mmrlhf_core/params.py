@@ -278,6 +278,7 @@ class Evaluate:
     """Chapter 08: ten dimensions, safety, and the paper's tables."""
 
     policies: tuple[str, ...]
+    in_detail: Positive
     frames: Annotated[int, Range(1, 512)]
     train_scenes: tuple[int, ...]
     exam_scenes: Positive

@@ -29,11 +29,10 @@ def agreement_table(table: pd.DataFrame, category: Mapping[str, str], draws: int
         mine = table if group == "all" else table[classes == group]
         for scale in SCALES:
             rated = agreement.ratings(mine, scale)
-            n = len(rated.names)
             measures = {
                 "alpha": (agreement.coincidences(rated), agreement.alpha),
-                "kappa": (agreement.pairwise(rated), lambda o, n=n: agreement.mean_kappa(o, n, "none")),
-                "weighted kappa": (agreement.pairwise(rated), lambda o, n=n: agreement.mean_kappa(o, n)),
+                "kappa": (agreement.pairwise(rated, "none"), agreement.mean_kappa),
+                "weighted kappa": (agreement.pairwise(rated), agreement.mean_kappa),
             }
             for name, (counts, statistic) in measures.items():
                 found = bootstrap(counts, statistic, draws, seed)

@@ -111,13 +111,13 @@ def _best(scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _State(NamedTuple):
-    """What a pass changes: labels [N] (-1 at first), distance2 [N], squared lengths [N], sums [k, D], counts [k]."""
+    """What a pass changes."""
 
-    labels: np.ndarray
-    distance2: np.ndarray
-    length2: np.ndarray
-    sums: torch.Tensor
-    counts: np.ndarray
+    labels: np.ndarray  # [N], -1 before the first pass
+    distance2: np.ndarray  # [N]
+    length2: np.ndarray  # [N], squared lengths; NaN until known
+    sums: torch.Tensor  # [k, D]
+    counts: np.ndarray  # [k]
 
 
 def _start(n: int, d: int, k: int) -> _State:
@@ -126,12 +126,14 @@ def _start(n: int, d: int, k: int) -> _State:
 
 
 def _pass(x: np.ndarray, centres: torch.Tensor, state: _State, dtype: torch.dtype) -> int:
-    """Assign every point to its nearest centre and add the points of each up; how many points moved.
+    """Assign every point to its nearest centre and move those that changed it from sum to sum; how many did.
 
     |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2), so the nearest centre has the largest score in brackets.
     """
-    moved, buffer = 0, _buffer(x)
-    state.sums.zero_()
+    total, buffer, first = 0, _buffer(x), not state.counts.any()
+    gathered = torch.empty(
+        min(LARGE, len(x)), x.shape[1], device=centres.device
+    )  # new memory would cost more than the sums
     for rows, block in blocks(x, LARGE if dtype == torch.float32 else BLOCK):
         if dtype == torch.float32:
             state.distance2[rows], label = (found[:, 0] for found in _exact(block, centres, 1))
@@ -140,11 +142,17 @@ def _pass(x: np.ndarray, centres: torch.Tensor, state: _State, dtype: torch.dtyp
                 state.length2[rows] = torch.linalg.vector_norm(block, dim=1).square().cpu().numpy()
             score, label = _best(_scores(block, centres, buffer))
             state.distance2[rows] = np.maximum(state.length2[rows] - 2 * score, 0)
-        moved += np.count_nonzero(label != state.labels[rows])
-        state.labels[rows] = label
-        state.sums.index_add_(0, torch.from_numpy(label).to(block.device), block)
+        moved = np.flatnonzero(label != state.labels[rows])
+        if len(moved):
+            where = torch.from_numpy(moved).to(block.device)
+            points = torch.index_select(block, 0, where, out=gathered[: len(moved)])
+            state.sums.index_add_(0, torch.from_numpy(label[moved]).to(block.device), points)
+            if not first:
+                old = torch.from_numpy(state.labels[rows][moved]).to(block.device)
+                state.sums.index_add_(0, old, points, alpha=-1)
+            state.labels[rows], total = label, total + len(moved)
     state.counts[:] = np.bincount(state.labels, minlength=len(centres))
-    return moved
+    return total
 
 
 def _refill(x: np.ndarray, state: _State) -> None:

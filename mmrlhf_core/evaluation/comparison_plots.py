@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from mmrlhf_core.evaluation.benchmarks import DIMENSIONS
 
 CAPTIONS = {
+    "overview": "Gain of every policy in every dimension; bold where the 95 % interval leaves out 0 (MiniWorld)",
     "dimensions": "How good the answers are in each of the ten dimensions, with 95 % intervals over scenes (MiniWorld)",
     "gains": "Gains and losses of every policy against the first one, bench by bench; filled where shown (MiniWorld)",
     "safety": "The safety bench row by row, with 95 % intervals; arrows say which way is safer (MiniWorld)",
@@ -59,6 +60,34 @@ def dimensions(found: pd.DataFrame) -> Figure:
     figure = _side_by_side(found, "dimension", [*DIMENSIONS, "all"], "How good the answers are, 0 to 100, MiniWorld")
     axis = figure.axes[0]
     axis.set_yticks(axis.get_yticks(), [DIMENSIONS.get(name, "mean of all benches") for name in (*DIMENSIONS, "all")])
+    return figure
+
+
+def overview(found: pd.DataFrame) -> Figure:
+    """Every policy's gain in every dimension, from the most gained over all at the top to the least."""
+    others = found[found.policy != found.policy.iloc[0]]
+    others = others.assign(apart=(others.gain_low > 0) | (others.gain_high < 0))
+    columns = [*DIMENSIONS, "all"]
+    gain, apart = (
+        others.pivot(index="policy", columns="dimension", values=name).reindex(columns=columns)
+        for name in ("gain", "apart")
+    )
+    order = gain["all"].sort_values(ascending=False, kind="stable").index
+    gain, apart = gain.loc[order], apart.loc[order]
+    figure, axis = plt.subplots(figsize=(9.5, 0.3 * max(len(gain), 1) + 1.6))
+    values = gain.to_numpy(float)
+    most = max(np.abs(values).max(initial=0), 1)
+    if len(gain):
+        axis.imshow(values, cmap="BrBG", vmin=-most, vmax=most, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        weight = "bold" if apart.iloc[row, column] else "normal"
+        colour = "white" if abs(value) > 0.6 * most else "black"
+        axis.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8, weight=weight, color=colour)
+    names = [DIMENSIONS.get(name, "mean of all benches") for name in gain]
+    axis.set_xticks(range(len(names)), names, rotation=35, ha="left")
+    axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+    axis.set_yticks(range(len(gain)), order)
+    axis.set_xlabel("gain in points, MiniWorld; bold: the 95 % interval leaves out 0")
     return figure
 
 

@@ -119,10 +119,13 @@ def curves_figure(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Learning curves of some arms, means over seeds; a panel for every column of `PANELS`."""
     figure, axes = plt.subplots(2, 4, figsize=(13, 5.4), layout="constrained")
     for axis, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
+        _plain(axis, title)
+        if column not in rows:  # nobody watches runs in processes of their own
+            axis.text(0.5, 0.5, "not watched", ha="center", transform=axis.transAxes, color=COLOURS[0])
+            continue
         for colour, arm in zip(COLOURS[1:], arms, strict=False):
             mine = rows[rows["arm"] == arm].groupby("step")[column].mean().dropna()
             axis.plot(mine.index, mine, color=colour, label=label(arm), marker="." if len(mine) < 8 else None)
-        _plain(axis, title)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=4, loc="outside lower center", frameon=False, fontsize=9)
     return figure

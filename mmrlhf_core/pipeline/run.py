@@ -99,7 +99,7 @@ def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -
     copy = storage.path(f"{clean.COPIES}/{chapter.file.name}")
     clean.refresh(chapter.file, copy)
     os.environ |= {"OMP_NUM_THREADS": str(values["threads"]), "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false"}
-    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "32"  # one plan per shape, and every batch has its own: gigabytes
+    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"  # a plan per shape, ten MB each; every batch has its own shape
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(storage.root()), os.environ.get("PYTHONPATH")]))
     log.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
@@ -180,7 +180,10 @@ def explain(error: Exception, chapter: Chapter) -> str:
     if isinstance(error, PapermillExecutionError):
         first = (error.source.strip().splitlines() or [""])[0]
         head = f"{chapter.name} stopped in code cell {error.exec_count}, which begins: {first}"
-        return f"{head}\n{error.ename}: {error.evalue}"
+        more = (
+            f"\nIf an earlier stage makes it: dvc repro {chapter.stage}" if error.ename == "FileNotFoundError" else ""
+        )
+        return f"{head}\n{error.ename}: {error.evalue}{more}"
     if isinstance(error, DeadKernelError):
         return f"{chapter.name} stopped: its Python process died, most often because memory ran out.\n{error}"
     return f"{chapter.name} did not run.\n{error}"

@@ -21,6 +21,7 @@ from mmrlhf_core.training import budget
 
 LAYOUTS = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 FOLDER = Path(__file__).parent / "layouts"
+LAUNCHER = "torch/distributed/elastic/"  # in the first line in which the launcher itself speaks of a failure
 
 
 def command(
@@ -38,6 +39,10 @@ def command(
     return [str(part) for part in [*start, *where, "-m", "mmrlhf_core.training.job", job]]
 
 
+def _in_bfloat16(job: str | Path) -> bool:
+    return bool(storage.read_json(job).get("training", {}).get("bf16"))
+
+
 def run(
     job: str | Path, layout: str, processes: int, nodes: int = 1, rank: int = 0, address: str = "127.0.0.1",
     port: int = 29500,
@@ -49,6 +54,11 @@ def run(
             "layout is 'fsdp', and there is no GPU: accelerate shards over GPUs only and would train copies of the "
             "whole model instead, without a word. Take zero2 or zero3, which split on CPUs too, or ddp."
         )
+    if layout.startswith("zero") and not torch.cuda.is_available() and _in_bfloat16(job):
+        raise ValueError(
+            f"layout is {layout!r} in bfloat16, and there is no GPU: transformers trains in bfloat16 on CPUs only "
+            "without DeepSpeed. Take dtype float32, or layout ddp."
+        )
     setting = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
     started = subprocess.Popen(
         line,
@@ -58,10 +68,11 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    tail: list[str] = []
+    tail, ended = [], False
     for text in started.stdout:
         print(text, end="", flush=True)
-        tail = [*tail[-39:], text]
+        ended = ended or LAUNCHER in text  # what follows is about the launcher and would hide the reason
+        tail = tail if ended else [*tail[-39:], text]
     if code := started.wait():
         raise RuntimeError(f"The run ended with code {code}. Its last lines:\n{''.join(tail)}")
 

@@ -1,6 +1,6 @@
 """Agreement statistics against published tables, scikit-learn and naive loops."""
 
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -119,23 +119,29 @@ def test_kappa_by_hand():
         agreement.kappa(np.ones(25), "cubic")
 
 
-def test_pairwise_kappa_is_scikit_learns_pair_by_pair():
+@pytest.mark.parametrize(("weights", "theirs"), [("none", None), ("linear", "linear"), ("quadratic", "quadratic")])
+def test_pairwise_kappa_is_scikit_learns_pair_by_pair(weights, theirs):
     rated = simulated(80, 4, 1)
-    counts = total(agreement.pairwise(rated))
     each, numbers = [], []
-    for i in range(4):
-        for j in range(i + 1, 4):
-            a, b = (
-                dict(zip(rated.units[rated.raters == r], rated.values[rated.raters == r], strict=True)) for r in (i, j)
-            )
-            shared = sorted(a.keys() & b.keys())
-            expected = cohen_kappa_score(
-                [a[u] for u in shared], [b[u] for u in shared], weights="quadratic", labels=range(5)
-            )
-            found = agreement.kappa(counts.reshape(4, 4, 25)[i, j])
-            assert found == pytest.approx(expected)
-            each, numbers = [*each, expected], [*numbers, len(shared)]
-    assert agreement.mean_kappa(counts, 4) == pytest.approx(np.average(each, weights=numbers))
+    for i, j in combinations(range(4), 2):
+        a, b = (dict(zip(rated.units[rated.raters == r], rated.values[rated.raters == r], strict=True)) for r in (i, j))
+        shared = sorted(a.keys() & b.keys())
+        values = ([a[u] for u in shared], [b[u] for u in shared])
+        each.append(cohen_kappa_score(*values, weights=theirs, labels=range(5)))
+        numbers.append(len(shared))
+    sums = total(agreement.pairwise(rated, weights))
+    assert agreement._kappa(sums.reshape(-1, 12)) == pytest.approx(each)
+    assert agreement.mean_kappa(sums) == pytest.approx(np.average(each, weights=numbers))
+
+
+def test_mean_kappa_leaves_out_raters_who_never_met_or_never_differ():
+    # raters 0 and 1 share four units, 2 and 3 two on which both give one value (κ is nan), the others none
+    rated = from_grid(np.array([[0, 1, 4, 4, -1, -1], [0, 1, 4, 3, -1, -1], [-1] * 4 + [2, 2], [-1] * 4 + [2, 2]]))
+    sums = total(agreement.pairwise(rated))
+    assert sums.shape == (2 * 12,)
+    assert agreement.mean_kappa(sums) == pytest.approx(
+        cohen_kappa_score([0, 1, 4, 4], [0, 1, 4, 3], weights="quadratic", labels=range(5))
+    )
 
 
 def test_against_others_pools_every_double_of_a_rater():

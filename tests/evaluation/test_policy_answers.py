@@ -48,6 +48,8 @@ def test_checkpoints_are_found_in_order_and_missing_folders_named(project):
         "self/x": "models/self/x",
     }  # fmt: skip
     assert missing == ["models/none"]
+    found, _ = answers.policies(("models/base", "models/policies/b", "models/policies"))
+    assert list(found) == ["base", "policies/b", "policies/a"]  # named ones keep their place
     with pytest.raises(ValueError, match=r"No checkpoint in models/none"):
         answers.policies(("models/none",))
 
@@ -182,8 +184,8 @@ def test_figures_and_sentences_hold_for_any_number_of_policies(made, project):
         dims = comparison.dimensions(some, BENCHES, draws=20)
         averages = comparison.averages(found)
         spent = comparison.costs(some, dict.fromkeys(names, "models/base"), dims, 20, 0)
-        for figure in (comparison_plots.gains(found), comparison_plots.dimensions(dims),
-                       comparison_plots.safety(found), comparison_plots.cost(spent)):  # fmt: skip
+        for figure in (comparison_plots.gains(found), comparison_plots.overview(dims), comparison_plots.safety(found),
+                       comparison_plots.dimensions(dims), comparison_plots.cost(spent)):  # fmt: skip
             figure.clear()
         said = findings.sentences(found, dims, averages, spent)
         assert all(any(sentence.startswith(name) for sentence in said) for name in names)
@@ -192,6 +194,19 @@ def test_figures_and_sentences_hold_for_any_number_of_policies(made, project):
         assert not any(head.paper for head in heads)
         pope = {name: tasks.pope_table(texts, some.items) for name, texts in some.texts.items()}
         storage.write_json("metrics.json", findings.metrics(found, dims, averages, pope, len(some.items)))
+
+
+def test_the_overview_has_every_policy_from_the_most_gained_to_the_least(made):
+    dims = comparison.dimensions(made, BENCHES, draws=50)
+    axis = comparison_plots.overview(dims).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["telling", "silent"]
+    texts = np.array([(text.get_text(), text.get_weight()) for text in axis.texts]).reshape(2, 11, 2)
+    columns = list(dict.fromkeys(dims.dimension))
+    for row, name in enumerate(("telling", "silent")):
+        for column, dimension in enumerate(columns):
+            one = dims[(dims.policy == name) & (dims.dimension == dimension)].iloc[0]
+            bold = "bold" if one.gain_low > 0 or one.gain_high < 0 else "normal"
+            assert texts[row, column].tolist() == [f"{one.gain:+.1f}", bold]
 
 
 def test_the_papers_numbers_stand_beside_mm_dpo_only(made):

@@ -135,6 +135,12 @@ def test_wrong_input_stops_before_any_work_with_a_sentence(project, capsys, case
     assert made(project) == set()
 
 
+def test_a_missing_input_names_the_command_that_makes_it(project, capsys):
+    write_chapter(project, code="open('data/preference/train.parquet')")
+    assert run.main(["tiny"]) == 1
+    assert capsys.readouterr().err.strip().endswith("If an earlier stage makes it: dvc repro tiny")
+
+
 def test_a_raising_cell_ends_with_chapter_cell_and_error(project, capsys):
     write_chapter(project, code="value = 3\nraise RuntimeError(f'a <b> problem with {value}')")
     assert run.main(["tiny"]) == 1

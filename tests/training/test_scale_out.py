@@ -282,6 +282,9 @@ def test_bad_launches_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="'fsdp', and there is no GPU"):
         launch.run("job.json", "fsdp", 2)
+    storage.write_json(tmp_path / "half.json", {**COMMON, "output": "runs/x", "training": {"bf16": True}})
+    with pytest.raises(ValueError, match="'zero3' in bfloat16, and there is no GPU"):
+        launch.run(tmp_path / "half.json", "zero3", 2)
     with pytest.raises(ValueError, match="rank below nodes"):
         launch.command("job.json", "ddp", 2, nodes=2, rank=2)
     storage.write_json(tmp_path / "job.json", {**COMMON, "output": "runs/x", "objectiv": {}})
@@ -297,8 +300,11 @@ def test_bad_launches_are_refused(tmp_path, monkeypatch):
 
 def test_a_failed_run_says_so(project, monkeypatch):
     monkeypatch.chdir(project)
-    monkeypatch.setattr(launch, "command", lambda *_: [os.sys.executable, "-c", "print('no such thing'); exit(3)"])
-    with pytest.raises(RuntimeError, match=r"code 3(.|\n)*no such thing"):
+    failing = (
+        "print('no such thing'); print('E1 torch/distributed/elastic/api.py:1 failed'); print('its trace'); exit(3)"
+    )
+    monkeypatch.setattr(launch, "command", lambda *_: [os.sys.executable, "-c", failing])
+    with pytest.raises(RuntimeError, match=r"code 3(.|\n)*no such thing\n$"):  # not what the launcher says of itself
         launch.run("job.json", "ddp", 2)
 
 
