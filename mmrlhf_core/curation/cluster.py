@@ -2,9 +2,8 @@
 
 One pass reads each block once, finds the nearest centre of its points and adds them up. faiss compares points and
 centres, in float32. For many points, where the device has matrix units for bfloat16, a matrix product in torch does it
-faster while the centres move, and it passes over points whose centre is so far ahead that no other can have become
-the nearest; the labels and distances of the result are always in float32. `benchmarks/curation.py` measures both ways.
-Shapes: N points, D features, k centres.
+faster while the centres move; the labels and distances of the result are always in float32. `benchmarks/curation.py`
+measures both ways. Shapes: N points, D features, k centres.
 """
 
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from mmrlhf_core.models.policy import device
 BLOCK = 2_048  # points in work at a time: their values stay in the cache
 LARGE = 16_384  # the same for faiss, whose threads and torch's are in each other's way when they take turns too often
 MANY = 100_000  # points from which bfloat16 pays; smaller sets give the same result on every device
-SLACK = 2**-6  # more than two scores in bfloat16 can be off, over |p| |c|: 2^-9 by p, by c and by rounding, each twice
 
 
 class Clusters(NamedTuple):
@@ -49,20 +47,15 @@ def check(x: np.ndarray, block: int = BLOCK) -> None:
             )
 
 
-def blocks(
-    x: np.ndarray, size: int = BLOCK, wanted: np.ndarray | None = None
-) -> Iterator[tuple[slice | np.ndarray, torch.Tensor]]:
-    """(rows, their values on the device in float32) of `x`, which may be memory-mapped; of all rows or of those wanted.
+def blocks(x: np.ndarray, size: int = BLOCK) -> Iterator[tuple[slice, torch.Tensor]]:
+    """(rows, their values on the device in float32) of `x`, which may be memory-mapped.
 
     The values hold until the next block: all share one buffer, as new memory for each would cost more than the copy.
     """
-    n = len(x) if wanted is None else len(wanted)
-    values = torch.empty(min(size, n), x.shape[1], dtype=torch.float32, device=device())
-    for start in range(0, n, size):
-        end = min(start + size, n)
-        rows = slice(start, end) if wanted is None else wanted[start:end]
-        raw = x[rows]
-        raw = raw if raw.flags.writeable else np.array(raw)  # torch does not share what it must not write
+    values = torch.empty(min(size, len(x)), x.shape[1], dtype=torch.float32, device=device())
+    for start in range(0, len(x), size):
+        rows = slice(start, min(start + size, len(x)))
+        raw = x[rows] if x.flags.writeable else np.array(x[rows])  # torch does not share what it must not write
         yield rows, values[: len(raw)].copy_(torch.from_numpy(raw))
 
 
@@ -104,8 +97,8 @@ def nearest(x: np.ndarray, centres: np.ndarray, n: int, dtype: torch.dtype | Non
     return found
 
 
-def _best(scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(largest score, its place, how far it is ahead of the next) of each row of `scores` [B, k], which is used up.
+def _best(scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(largest score, its place) of each row of `scores` [B, k], which is used up.
 
     Looking for places as well makes `max` several times slower, so each place is written into the last bits of its
     score, far below what bfloat16 tells apart, and read off the largest one.
@@ -114,77 +107,52 @@ def _best(scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     places = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
     scores.view(torch.int32).bitwise_and_(~bits).bitwise_or_(places)
     largest = scores.amax(1)
-    place = largest.view(torch.int32) & bits
-    ahead = largest - scores.scatter_(1, place[:, None].long(), -torch.inf).amax(1)
-    return largest.cpu().numpy(), place.cpu().numpy(), ahead.cpu().numpy()
+    return largest.cpu().numpy(), (largest.view(torch.int32) & bits).cpu().numpy()
 
 
 class _State(NamedTuple):
-    """What a pass changes. In bfloat16 the distances are those of each point's last comparison."""
+    """What a pass changes."""
 
     labels: np.ndarray  # [N], -1 before the first pass
     distance2: np.ndarray  # [N]
-    length: np.ndarray  # [N], NaN until known
-    ahead: np.ndarray  # [N], how far the score of the own centre is ahead of all others' at least; -inf until known
+    length2: np.ndarray  # [N], squared lengths; NaN until known
     sums: torch.Tensor  # [k, D]
     counts: np.ndarray  # [k]
 
 
 def _start(n: int, d: int, k: int) -> _State:
-    filled = [np.full(n, value, np.float32) for value in (0, np.nan, -np.inf)]
-    return _State(np.full(n, -1, np.int32), *filled, torch.zeros(k, d, device=device()), np.zeros(k, np.int64))
-
-
-def _uncertain(centres: torch.Tensor, state: _State) -> np.ndarray | None:
-    """The points whose nearest centre may be another one now; None for all."""
-    longest = float(torch.linalg.vector_norm(centres, dim=1).max())
-    certain = state.ahead > SLACK * longest * state.length
-    return np.flatnonzero(~certain) if certain.any() else None
+    zeros, sums = np.zeros(n, np.float32), torch.zeros(k, d, device=device())
+    return _State(np.full(n, -1, np.int32), zeros, np.full(n, np.nan, np.float32), sums, np.zeros(k, np.int64))
 
 
 def _pass(x: np.ndarray, centres: torch.Tensor, state: _State, dtype: torch.dtype) -> int:
-    """Find the nearest centres and move the points that changed theirs from sum to sum; how many did.
+    """Assign every point to its nearest centre and move those that changed it from sum to sum; how many did.
 
     |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2), so the nearest centre has the largest score in brackets.
     """
-    half, total, first, buffer = dtype != torch.float32, 0, not state.counts.any(), _buffer(x)
-    size = BLOCK if half else LARGE
-    gathered = torch.empty(min(size, len(x)), x.shape[1], device=centres.device)  # new memory would cost more than sums
-    for rows, block in blocks(x, size, _uncertain(centres, state) if half else None):
-        if half:
-            if np.isnan(state.length[rows][0]):
-                state.length[rows] = torch.linalg.vector_norm(block, dim=1).cpu().numpy()
-            score, label, state.ahead[rows] = _best(_scores(block, centres, buffer))
-            state.distance2[rows] = np.maximum(state.length[rows] ** 2 - 2 * score, 0)
-        else:
+    total, buffer, first = 0, _buffer(x), not state.counts.any()
+    gathered = torch.empty(
+        min(LARGE, len(x)), x.shape[1], device=centres.device
+    )  # new memory would cost more than the sums
+    for rows, block in blocks(x, LARGE if dtype == torch.float32 else BLOCK):
+        if dtype == torch.float32:
             state.distance2[rows], label = (found[:, 0] for found in _exact(block, centres, 1))
-        old = state.labels[rows]
-        moved = np.flatnonzero(label != old)
+        else:
+            if np.isnan(state.length2[rows.start]):
+                state.length2[rows] = torch.linalg.vector_norm(block, dim=1).square().cpu().numpy()
+            score, label = _best(_scores(block, centres, buffer))
+            state.distance2[rows] = np.maximum(state.length2[rows] - 2 * score, 0)
+        moved = np.flatnonzero(label != state.labels[rows])
         if len(moved):
             where = torch.from_numpy(moved).to(block.device)
             points = torch.index_select(block, 0, where, out=gathered[: len(moved)])
             state.sums.index_add_(0, torch.from_numpy(label[moved]).to(block.device), points)
             if not first:
-                state.sums.index_add_(0, torch.from_numpy(old[moved]).to(block.device), points, alpha=-1)
+                old = torch.from_numpy(state.labels[rows][moved]).to(block.device)
+                state.sums.index_add_(0, old, points, alpha=-1)
             state.labels[rows], total = label, total + len(moved)
     state.counts[:] = np.bincount(state.labels, minlength=len(centres))
     return total
-
-
-def _inertia(centres: torch.Tensor, state: _State, dtype: torch.dtype) -> float:
-    """Sum of squared distances to the own centre; in bfloat16 from the sums, as most points were not compared."""
-    if dtype == torch.float32:
-        return float(state.distance2.sum(dtype=np.float64))
-    c, counts = centres.double(), torch.from_numpy(state.counts).to(centres.device)
-    within = counts * c.square().sum(1) - 2 * (c * state.sums).sum(1)
-    return float(np.square(state.length, dtype=np.float64).sum() + within.sum())
-
-
-def _drift(old: torch.Tensor, new: torch.Tensor, state: _State) -> None:
-    """Take off `ahead` what the own centre's score can have lost, and another's gained, as the centres moved."""
-    step = torch.linalg.vector_norm(new - old, dim=1).cpu().numpy()
-    bend = (new.square().sum(1) - old.square().sum(1)).abs().cpu().numpy() / 2
-    state.ahead[:] -= state.length * (step[state.labels] + step.max()) + bend[state.labels] + bend.max()
 
 
 def _refill(x: np.ndarray, state: _State) -> None:
@@ -197,7 +165,7 @@ def _refill(x: np.ndarray, state: _State) -> None:
         state.sums[state.labels[far]] -= value
         state.sums[empty] += value
         state.counts[[state.labels[far], empty]] += (-1, 1)
-        state.labels[far], state.distance2[far], state.ahead[far] = empty, 0, -np.inf
+        state.labels[far], state.distance2[far] = empty, 0
 
 
 def fit(
@@ -221,14 +189,12 @@ def fit(
     state, history = _start(n, x.shape[1], k), []
     for _ in range(iterations):
         moved = _pass(x, centres, state, dtype)
-        history.append(_inertia(centres, state, dtype))
+        history.append(float(state.distance2.sum(dtype=np.float64)))
         if not moved:
             break
         _refill(x, state)
         counts = torch.from_numpy(state.counts).to(centres.device)[:, None]
-        old, centres = centres, torch.where(counts > 0, state.sums / counts.clamp(min=1), centres)
-        if dtype != torch.float32:
-            _drift(old, centres, state)
+        centres = torch.where(counts > 0, state.sums / counts.clamp(min=1), centres)
     return centres.cpu().numpy(), history
 
 

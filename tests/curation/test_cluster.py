@@ -73,37 +73,6 @@ def test_every_point_sits_at_its_nearest_centre_and_inertia_falls(k, seed, dtype
     assert (found.sizes() > 0).all()
 
 
-def passed_over(x, k, seed):
-    """Share of comparisons that bfloat16 k-means passes over; each is held against all distances in float64."""
-    made, over, uncertain = 0, 0, cluster._uncertain
-
-    def checked(centres, state):
-        nonlocal made, over
-        wanted = uncertain(centres, state)
-        rest = np.setdiff1d(np.arange(len(x)), np.arange(len(x)) if wanted is None else wanted)
-        distance2 = ((x[rest].astype(float)[:, None] - centres.double().numpy()) ** 2).sum(2)
-        assert (state.labels[rest] == distance2.argmin(1)).all()
-        made, over = made + len(x), over + len(rest)
-        return wanted
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "BLOCK", 64)
-        patch.setattr(cluster, "_uncertain", checked)
-        found = cluster.kmeans(x, k, seed, iterations=12, dtype=torch.bfloat16)
-    assert found.inertia[-2] == pytest.approx(found.inertia[-1], rel=0.02, abs=0.02 * float(np.square(x).sum()))
-    return over / made
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 9), st.integers(0, 10**6), st.sampled_from([0.02, 0.1, 0.3, 1.0]), st.sampled_from([0.1, 1, 30]))
-def test_points_that_are_passed_over_are_at_their_nearest_centre(k, seed, spread, scale):
-    passed_over((scale * blobs(200, 32, 6, seed, spread)).astype(np.float32), k, seed)
-
-
-def test_many_points_are_passed_over_once_centres_rest():
-    assert passed_over(blobs(2000, 64, 20, spread=0.1), 30, seed=0) > 0.2
-
-
 def test_same_seed_same_bytes_and_memory_mapped_input(tmp_path):
     np.save(tmp_path / "x.npy", blobs())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -126,9 +95,7 @@ def test_read_only_and_shared_memory_give_the_same_values(tmp_path):
 @given(st.integers(1, 300), st.integers(0, 10**6))
 def test_the_best_score_and_its_place(k, seed):
     scores = torch.randn(50, k, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
-    found, place, ahead = cluster._best(scores.clone())
-    second = scores.sort(1).values[:, -2] if k > 1 else torch.full((50,), -torch.inf)
-    assert ahead == pytest.approx((scores.amax(1) - second).numpy(), abs=2**-12)
+    found, place = cluster._best(scores.clone())
     assert (scores[torch.arange(50), torch.from_numpy(place).long()] == scores.amax(1)).all()
     assert found == pytest.approx(scores.amax(1).numpy(), rel=2**-14)
 
