@@ -156,3 +156,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Give one job file: python -m mmrlhf_core.training.job job.json")
     run(read(sys.argv[1]))
+    together = accelerate.PartialState()
+    together.wait_for_everyone()
+    together.destroy_process_group()  # cut off at the end of the program, its threads sometimes abort a finished run
