@@ -10,67 +10,34 @@ import os
 import shutil
 import subprocess
 import sys
-from itertools import combinations
 
 import nbformat
-import numpy as np
 import pandas as pd
+import published_folder
 import pytest
+import reward_world
 import yaml
-from PIL import Image
 from tiny_project import ROOT
 
-from mmrlhf_core import exports, params, records
+from mmrlhf_core import params, records
 from mmrlhf_core.inference.score import Margin
-from mmrlhf_core.models import miniature, policy
+from mmrlhf_core.models import policy
 from mmrlhf_core.records import Pair
 from mmrlhf_core.training import lessons
 
 pytestmark = pytest.mark.smoke
 
-SIZE = miniature.Size(
-    width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
-)
 # What makes it small. Sources, media, layout, wording and selection stay as the paper's profile has them.
 SMALL = {
     "base": {"threads": 1},
     "annotate": {"frames": 2, "test_share": 0.3, "dev_share": 0.2, "draws": 30, "shared": 0, "judge": "models/base"},
     "reward_model": {"frames": 2, "seeds": [1, 2], "steps": 2, "accumulation": 1, "max_new_tokens": 4, "samples": 2}
     | {"narrow_steps": 1, "bins": 4, "draws": 30, "mistakes": 1},
-    "mm_dpo": {
-        "frames": 2,
-        "arms": ["dpo"],
-        "sft_weights": [],
-        "seeds": 2,
-        "accumulation": 2,
-        "processes": 2,
-        "dtype": "float32",
-    }
-    | {"questions": 3, "max_new_tokens": 4, "rewarded": 4, "critique_tokens": 4, "shown": 2, "draws": 30},
+    "mm_dpo": {"frames": 2, "arms": ["dpo"], "sft_weights": [], "seeds": 2, "accumulation": 2, "processes": 2}
+    | {"dtype": "float32", "questions": 3, "max_new_tokens": 4, "rewarded": 4, "critique_tokens": 4, "shown": 2}
+    | {"draws": 30},
 }
 CATEGORIES = ("long", "short", "mcq", "safety", "video")
-
-
-def write_published(folder):
-    """Pairs about pictures and clips of every category: all pairs of two to four answers, with reasons."""
-    rng, rows = np.random.default_rng(0), []
-    for number in range(30):
-        place = f"{CATEGORIES[number % 5]}/{number}"
-        clip = number % 5 == 4
-        names = [f"{place}/{frame}.png" for frame in range(2)] if clip else [f"{place}.png"]
-        for name in names:
-            (folder / "media" / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / "media" / name)
-        said = [" ".join(rng.choice(lessons.words(), 3 + k)) for k in range(2 + number % 3)]
-        head = {
-            "id": f"q{number}",
-            "prompt": "describe it .",
-            "video" if clip else "image": place if clip else names[0],
-        }
-        for a, b in combinations(range(len(said)), 2):
-            reasons = {"chosen_reason": f"answer {a} is right .", "rejected_reason": f"answer {b} is wrong ."}
-            rows.append({**head, "chosen": said[a], "rejected": said[b], **reasons})
-    exports.write_lines(folder / "dpo_pairs.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +48,8 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / name, folder / name)
-    policy.save(folder / "models/base", policy.create("llava_onevision", lessons.words(), SIZE, 0))
-    write_published(folder / "data/published")
+    policy.save(folder / "models/base", policy.create("llava_onevision", lessons.words(), reward_world.SIZE, 0))
+    published_folder.write(folder / "data/published", 30, CATEGORIES, lessons.words())
     run(folder, "mmrlhf_core.params", "paper")
     settings = params.merge(yaml.safe_load((folder / "params.yaml").read_text()), SMALL)
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))

@@ -14,16 +14,16 @@ from pathlib import Path
 import accelerate
 import numpy as np
 import processes
+import published_folder
 import pytest
 import ranked_examples as tiny
 import torch
 import transformers as hf
 import yaml
 from accelerate.commands import launch as cli
-from PIL import Image
 from tiny_project import ROOT
 
-from mmrlhf_core import exports, published, records, storage
+from mmrlhf_core import published, records, storage
 from mmrlhf_core.inference import score
 from mmrlhf_core.models import miniature, policy, prompts, reward
 from mmrlhf_core.training import budget, checkpoints, job, launch, ranked_rows
@@ -38,22 +38,6 @@ COMMON |= {"frames": 2}
 LONG = {"max_steps": 7, "save_strategy": "steps", "save_steps": 2}
 
 
-def write_published(folder):
-    """A published-format folder: eight questions about pictures and clips, all pairs of two to four answers."""
-    rng, rows = np.random.default_rng(0), []
-    for number in range(8):
-        place = f"video/{number}" if number % 3 == 2 else f"long/{number}.png"
-        names = [f"{place}/{frame}.png" for frame in range(2)] if number % 3 == 2 else [place]
-        for name in names:
-            (folder / "media" / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / "media" / name)
-        texts = [" ".join(rng.choice(tiny.WORDS, rng.integers(2, 9))) for _ in range(2 + number % 3)]
-        head = {"id": f"q{number}", "prompt": "is it red", "image" if len(names) == 1 else "video": place}
-        pairs = [(a, b) for a in range(len(texts)) for b in range(a + 1, len(texts))]
-        rows += [{**head, "chosen": texts[a], "rejected": texts[b]} for a, b in pairs]
-    exports.write_lines(folder / "dpo_pairs.jsonl", rows)
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project folder with a starting model, and the published pairs, scored by a reward model, as ranked rows."""
@@ -61,7 +45,7 @@ def project(tmp_path_factory):
     (folder / "dvc.yaml").touch()
     asked = tiny.processor()
     miniature.save(folder / "models/start", miniature.build_model("llava_onevision", asked, tiny.SIZE), asked)
-    write_published(folder)
+    published_folder.write(folder, 8, ("long", "long", "video"), tiny.WORDS)
     read = published.read(folder / "dpo_pairs.jsonl", folder / "media")
     said = {query.id: {one.id: one.text for one in read.responses if one.query == query.id} for query in read.queries}
     work = [score.Work(q.id, prompts.of_query(q, folder / "media", 2), said[q.id]) for q in read.queries]
