@@ -10,14 +10,22 @@ from importlib.metadata import version
 
 import numpy as np
 
+# torch keeps a plan for every product and shape, 1024 in each of two caches, over a megabyte a shape. Batches of many
+# shapes hardly use one again. Both are read at the first product.
+PLANS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", "papermill", "dvc")
 
 
 def begin(seed: int, threads: int) -> None:
-    """Seed every generator, fix the threads, ask torch for deterministic kernels; no bars for files of a second."""
+    """Seed every generator, fix the threads, ask torch for deterministic kernels and small caches.
+
+    Files of a second are read without a bar.
+    """
     import torch
     import transformers
 
+    for cache in PLANS:
+        os.environ.setdefault(cache, "16")
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (libraries draw from it)
     torch.manual_seed(seed)

@@ -99,7 +99,6 @@ def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -
     copy = storage.path(f"{clean.COPIES}/{chapter.file.name}")
     clean.refresh(chapter.file, copy)
     os.environ |= {"OMP_NUM_THREADS": str(values["threads"]), "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false"}
-    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"  # a plan per shape, ten MB each; every batch has its own shape
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(storage.root()), os.environ.get("PYTHONPATH")]))
     log.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()

@@ -4,15 +4,11 @@ A start is `scratch` (random weights), the name of a model made before it, or a 
 steps a checkpoint stays what it is, and its folder only says where it is: real checkpoints are never copied.
 """
 
-import ctypes
 import gc
-import platform
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
-
-import transformers as hf
+from typing import NamedTuple
 
 from mmrlhf_core import storage
 from mmrlhf_core.miniworld.scenes import FAMILIES, Scene
@@ -74,19 +70,6 @@ def _start(recipe: Recipe, made: Mapping[str, Made], seed: int) -> tuple[Policy,
     return policy.load(recipe.start), recipe.start
 
 
-def give_back() -> None:
-    """Return freed memory to the system: glibc keeps what batches of many shapes leave behind, a gigabyte and more."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-class GiveBack(hf.TrainerCallback):
-    """Gives memory back at every logged step."""
-
-    def on_log(self, *_: Any, **__: Any) -> None:
-        give_back()
-
-
 def make(
     recipe: Recipe,
     made: Mapping[str, Made],
@@ -97,6 +80,7 @@ def make(
     precision: str = "float32",
 ) -> Made:
     """Make one model with `each` examples about every scene; its eyes are trained on all families in float32."""
+    gc.collect()  # the last model's optimizer and lessons hang on its trainer, in a circle
     own = (seed + int(storage.sha256_bytes(recipe.name.encode())[:6], 16)) % 2**31  # every model has its own order
     learner, checkpoint = _start(recipe, made, own)
     eyes = tower.pretrain(learner, scenes, lessons.words(), recipe.tower_steps, TOWER_BATCH, TOWER_LR, own)
@@ -109,10 +93,8 @@ def make(
     settings = Settings(
         recipe.steps, recipe.batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm, precision=precision
     )
-    gc.collect()
-    give_back()
     folder = f"scratch/checkpoints/{recipe.name}"
-    curve = sft.train(learner, taught, settings, folder, [GiveBack()], desc=recipe.name)
+    curve = sft.train(learner, taught, settings, folder, desc=recipe.name)
     return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
 
 
