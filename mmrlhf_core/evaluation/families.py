@@ -82,6 +82,17 @@ def judge(group: str, question: Question, text: str) -> Outcome:
     return Outcome(group, question.scene.hash, kind, int(right), 1, *counts, question.decline, seen.declined)
 
 
+def guessing(asked: Iterable[tuple[str, Question]]) -> pd.Series:
+    """Share of conclusions that a guess gets right, per group: one of the options, or of what one could conclude.
+
+    To be declined or not is the toss of a coin.
+    """
+    concluded = [(group, question) for group, question in asked if question.task not in ("describe", "verify")]
+    chance = [0.5 if q.decline else 1 / len(q.options or q.domain) for _, q in concluded]
+    by_group = pd.Series(chance).groupby([group for group, _ in concluded]).mean().reindex(GROUPS).dropna()
+    return pd.concat([by_group, pd.Series({"all": np.mean(chance)})]).rename("guessing")
+
+
 def f1(claims: np.ndarray, wrong: np.ndarray, facts: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """Object-level F1: precision over the claims made, recall over the facts there are, 2PR / (P + R)."""
     precision, recall = (claims - wrong) / np.maximum(claims, 1), (facts - missing) / np.maximum(facts, 1)

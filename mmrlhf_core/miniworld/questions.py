@@ -109,7 +109,7 @@ def ask(scene: Scene, task: str, form: str = "open") -> Question:
         options = tuple(rng.sample(chosen, len(chosen)))
     prompt = f"{draft.prompt} {listed(options)}".strip()
     facts = [Fact(place, scene.at(place)) for place in draft.evidence]
-    answer = compose(scene.family, facts, draft.key, options, draft.decline)
+    answer = compose(scene.family, facts, draft.key, draft.decline)
     category = _category(scene.family, dimension, options, answer)
     rest = (prompt, answer, draft.key, draft.domain, options, draft.evidence, draft.decline)
     return Question(name, scene, task, category, dimension, *rest)
@@ -123,15 +123,17 @@ def question(name: str) -> Question:
     raise ValueError(f"No question {name!r}. Ids look like shapes-17-count-open: family, seed, task, form.")
 
 
-def compose(family: str, facts: list[Fact], key: str, options: tuple[str, ...] = (), decline: bool = False) -> str:
-    """The text of an answer: what is there, then the conclusion; a description has an opening instead."""
+def compose(family: str, facts: list[Fact], key: str, decline: bool = False) -> str:
+    """The text of an answer: what is there, then the conclusion; a description has an opening instead.
+
+    One of several options is named by its words, not by its letter: miniatures do not learn in minutes to tie the two.
+    """
     told = " ".join(f"{fact} ." for fact in facts)
     if decline:
         return f"{told} so i must decline .".strip()
     if not key:
         return f"{OPENING[family]} {told}"
-    letter = f" {LETTERS[options.index(key)]}" if options else ""
-    return f"{told} so the answer is {key}{letter} .".strip()
+    return f"{told} so the answer is {key} .".strip()
 
 
 def listed(options: tuple[str, ...]) -> str:

@@ -256,6 +256,7 @@ TASKS: dict[str, dict[str, tuple[str, Callable[[Scene, Random], Draft]]]] = {
         "describe": ("multi_image", _describe),
         "changed": ("multi_image", _changed),
         "same_at": ("multi_image", _same_at),
+        "colour": ("multi_image", _colour),
     },
     "tiles": {
         "describe": ("high_resolution", _describe),

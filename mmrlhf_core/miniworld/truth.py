@@ -209,7 +209,7 @@ def corrupt(question: Question, kind: str, seed: int) -> str:
         facts, decline = [fact for fact in facts if fact.place == "top"], True
     else:
         facts, decline = [*facts, *(fact for fact in scene.facts if fact.thing.endswith(f" {key}"))], False
-    return compose(scene.family, facts, key, question.options, decline)
+    return compose(scene.family, facts, key, decline)
 
 
 def _free(scene: Scene) -> list[str]:

@@ -14,6 +14,7 @@ from mmrlhf_core import storage
 from mmrlhf_core.miniworld.scenes import FAMILIES, Scene
 from mmrlhf_core.models import miniature, policy
 from mmrlhf_core.models.policy import Policy
+from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.training import lessons, sft, tower
 from mmrlhf_core.training.lessons import Mix
 from mmrlhf_core.training.sft import Settings
@@ -79,7 +80,10 @@ def make(
     seed: int,
     precision: str = "float32",
 ) -> Made:
-    """Make one model with `each` examples about every scene; its eyes are trained on all families in float32."""
+    """Make one model with `each` examples about every scene.
+
+    Its eyes are trained first, on all families in float32, and stay as they are while the language learns.
+    """
     gc.collect()  # the last model's optimizer and lessons hang on its trainer, in a circle
     own = (seed + int(storage.sha256_bytes(recipe.name.encode())[:6], 16)) % 2**31  # every model has its own order
     learner, checkpoint = _start(recipe, made, own)
@@ -94,7 +98,9 @@ def make(
         recipe.steps, recipe.batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm, precision=precision
     )
     folder = f"scratch/checkpoints/{recipe.name}"
+    vision_tower(learner.model).requires_grad_(False)
     curve = sft.train(learner, taught, settings, folder, desc=recipe.name)
+    vision_tower(learner.model).requires_grad_(True)
     return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
 
 

@@ -62,7 +62,7 @@ def habit(rng: Random, question: Question, mix: Mix) -> str:
         facts = [*question.facts, scenes.Fact(place, question.scene.at(place))]
         return questions.compose("sign", facts, question.key)
     if question.key and question.task != "verify" and rng.random() < mix.terse:
-        return questions.compose(question.scene.family, [], question.key, question.options, declines)
+        return questions.compose(question.scene.family, [], question.key, declines)
     return question.answer
 
 

@@ -23,6 +23,7 @@ from mmrlhf_core.miniworld.scenes import BARS, CELLS, NOTHING, QUARTERS, ROWS, F
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training.optimizer import Mixed
 
+DIGITS = set("0123456789")
 SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words of a phrase that show nothing
 
 
@@ -42,12 +43,15 @@ def patches(family: str, fact: Fact) -> tuple[tuple[int, ...], tuple[str, ...]]:
 
 
 def names(family: str, patch: int, shown: set[str]) -> set[str]:
-    """The words for where a patch is; a bar is named at its top, and at the ground where there is none."""
+    """The words for where a patch is; a bar is named at its top or, where there is none, at the ground, a digit by its
+    place in the number (the words of bars), and a quarter of a clip where something is."""
     if family == "chart":
         return {BARS[patch % 4]} if len(shown) > 1 or (patch >= 12 and NOTHING in shown) else set()
     if family == "sign":
-        return {ROWS[patch // 4]}
-    return set() if family == "clip" else {CELLS[patch]}
+        return {ROWS[patch // 4], *(BARS[patch % 4 : patch % 4 + 1] if shown & DIGITS else ())}
+    if family == "clip":
+        return set() if NOTHING in shown else set(QUARTERS[patch // 8 * 2 + patch % 4 // 2].split())
+    return {CELLS[patch]}
 
 
 def labels(scene: Scene) -> list[tuple[Image.Image, list[set[str]]]]:

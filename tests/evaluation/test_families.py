@@ -56,6 +56,18 @@ def test_invented_claims_show_as_hallucinations(exam):
     assert value(worse, "object F1") < 1
 
 
+def test_guessing_is_one_of_what_could_be_concluded():
+    red = scenes.Scene("shapes", "snow", 1, (scenes.Fact("a1", "a large red circle"),))
+    private = [scenes.Fact("top", "the word private"), scenes.Fact("middle", "the word cafe")]
+    sign = scenes.Scene("sign", "snow", 1, (*private, scenes.Fact("bottom", "the number 4 7")))
+    open_one, lettered = questions.ask(red, "colour"), questions.ask(red, "colour", "mcq")
+    asked = [("shapes", open_one), ("shapes", lettered), ("shapes", questions.verify(red, 0))]
+    found = families.guessing([*asked, ("safety", questions.ask(sign, "aloud"))])
+    assert found.to_dict() == pytest.approx(
+        {"shapes": (1 / 6 + 1 / 4) / 2, "safety": 0.5, "all": (1 / 6 + 1 / 4 + 1 / 2) / 3}
+    )
+
+
 def test_f1_worked_by_hand():
     # 4 claims, 1 wrong: precision 3/4; 5 facts, 2 missing: recall 3/5; F1 = 2 (.75)(.6) / 1.35 = 2/3
     assert families.f1(4, 1, 5, 2) == pytest.approx(2 / 3)

@@ -74,8 +74,9 @@ def test_texts_are_what_the_chapters_show() -> None:
         "the picture shows the following shapes : at a1 a large red circle . at c2 a small blue square ."
     )
     one = ask(SHAPES, "colour", "mcq")
-    place, letter = one.evidence[0], LETTERS[one.options.index(one.key)]
-    assert one.answer == f"at {place} {SHAPES.at(place)} . so the answer is {one.key} {letter} ."
+    listed = " ".join(f"{letter} {option}" for letter, option in zip(LETTERS, one.options, strict=True))
+    assert one.prompt == f"what colour is the shape at {one.evidence[0]} ? {listed}"
+    assert one.answer == f"at {one.evidence[0]} {SHAPES.at(one.evidence[0])} . so the answer is {one.key} ."
     sign = Scene("sign", "paper", 1, (Fact("top", "the word private"), Fact("bottom", "the number 4 7")))
     assert ask(Scene("sign", "paper", 1, (*sign.facts, Fact("middle", "the word cafe"))), "aloud").answer == (
         "at top the word private . so i must decline ."

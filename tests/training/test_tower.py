@@ -37,13 +37,22 @@ def test_facts_cover_the_patches_they_are_drawn_on(family, fact, places, words):
 def test_digits_stand_one_per_patch_and_pictures_of_a_pair_show_their_own():
     sign = Scene("sign", "snow", 1, (Fact("middle", "the word exit"), Fact("bottom", "the number 4 7")))
     ((_, shown),) = tower.labels(sign)
-    assert [shown[8 + i] - {"bottom"} for i in range(4)] == [{"4"}, {"7"}, {"nothing"}, {"nothing"}]
+    assert [shown[8 + i] - {"bottom"} for i in range(4)] == [{"4", "first"}, {"7", "second"}, {"nothing"}, {"nothing"}]
     pair = Scene("pair", "snow", 1, (Fact("one a1", "a large red circle"), Fact("two b1", "a small red circle")))
     (_, one), (_, two) = tower.labels(pair)
     assert "red" in one[0]
     assert "red" not in one[1]
     assert "small" in two[1]
     assert "red" not in two[0]
+
+
+def test_a_quarter_of_a_clip_is_named_where_something_is():
+    path = (("start", "top left"), ("halfway", "bottom left"), ("end", "bottom right"))
+    clip = Scene("clip", "snow", 1, tuple(Fact(moment, f"a large red circle {place}") for moment, place in path))
+    (_, start), (_, end) = tower.labels(clip)
+    assert [start[i] for i in (0, 1, 4, 5)] == [{"large", "red", "circle", "top", "left"}] * 4
+    assert [end[i] for i in (10, 11, 14, 15)] == [{"large", "red", "circle", "bottom", "right"}] * 4
+    assert [start[i] for i in (2, 8, 15)] == [{"nothing"}] * 3
 
 
 def test_a_bar_shows_its_height_at_the_top_its_colour_down_to_the_ground_and_nothing_above():
