@@ -63,7 +63,12 @@ def test_a_branch_leaves_its_parent_alone_and_both_are_reproducible(project):
     (made, first), (_, second) = weights(), weights()
     assert first == second
     parent, child = (made[name].policy.model.state_dict() for name in ("one", "two"))
-    assert any(not torch.equal(parent[name], child[name]) for name in parent)
+    eyes = [name for name in parent if "vision_tower" in name]
+    assert all(torch.equal(parent[name], child[name]) for name in eyes)  # the tower stays while the language learns
+    assert all(
+        not torch.equal(parent[name], child[name]) for name in parent if "q_proj.weight" in name and name not in eyes
+    )
+    assert all(weight.requires_grad for weight in made["two"].policy.model.parameters())
     assert [row["model"] for row in made["two"].curve] == ["two"]
     loaded = policy.load("models/one").model.state_dict()
     assert all(torch.equal(loaded[name], parent[name]) for name in parent)
