@@ -17,6 +17,7 @@ from mmrlhf_core.miniworld import questions, scenes, truth
 from mmrlhf_core.miniworld.questions import Question
 
 GROUPS = ("shapes", "chart", "sign", "clip", "pair", "tiles", "safety")
+KINDS = ("conclude", "describe", "verify")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Outcome:
 
     group: str
     scene: str
-    kind: str  # conclude, describe or verify
+    kind: str  # as `kind_of` says
     right: int  # 1 for a right answer (a description: whole and without a wrong claim), or right verdicts
     of: int  # 1, or the number of claims to verify
     claims: int
@@ -68,9 +69,14 @@ def _about(rng: Random, scene: scenes.Scene, names: Sequence[str]) -> list[Quest
     return [questions.ask(scene, name, form), *described, questions.verify(scene, 0)]
 
 
+def kind_of(question: Question) -> str:
+    """What is asked for: to describe, to verify claims, or to conclude something."""
+    return question.task if question.task in KINDS[1:] else KINDS[0]
+
+
 def judge(group: str, question: Question, text: str) -> Outcome:
     """Check one answer."""
-    kind = question.task if question.task in ("describe", "verify") else "conclude"
+    kind = kind_of(question)
     if kind == "verify":
         given, key = truth.verdicts(text), question.key.split()
         right = sum(a == b for a, b in zip(given, key, strict=False))
@@ -87,7 +93,7 @@ def guessing(asked: Iterable[tuple[str, Question]]) -> pd.Series:
 
     To be declined or not is the toss of a coin.
     """
-    concluded = [(group, question) for group, question in asked if question.task not in ("describe", "verify")]
+    concluded = [(group, question) for group, question in asked if kind_of(question) == KINDS[0]]
     chance = [0.5 if q.decline else 1 / len(q.options or q.domain) for _, q in concluded]
     by_group = pd.Series(chance).groupby([group for group, _ in concluded]).mean().reindex(GROUPS).dropna()
     return pd.concat([by_group, pd.Series({"all": np.mean(chance)})]).rename("guessing")
@@ -120,7 +126,7 @@ def measures(outcomes: Sequence[Outcome], seed: int = 0) -> list[tuple[str, str,
 def _measures(mine: Sequence[Outcome], seed: int) -> dict[str, tuple[float, float, float, int]]:
     """Every measure that these outcomes allow."""
     told = [outcome for outcome in mine if outcome.kind != "verify"]
-    parts = {kind: [outcome for outcome in mine if outcome.kind == kind] for kind in ("conclude", "describe", "verify")}
+    parts = {kind: [outcome for outcome in mine if outcome.kind == kind] for kind in KINDS}
     found = {}
     for name, kind in (("accuracy", "conclude"), ("whole descriptions", "describe")):
         if part := parts[kind]:

@@ -4,8 +4,7 @@ A score depends on its question, response and critique, never on what else is in
 responses get equal scores. Shapes: B queries, K responses, n critiques each, L tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +23,7 @@ from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.ranked import attention
 from mmrlhf_core.ranked import batch as ranked
 from mmrlhf_core.ranked.logps import hidden_states
-from mmrlhf_core.ranked.vision import TowerCache, answering, vision_tower
+from mmrlhf_core.ranked.vision import TowerCache, answering, frozen
 from mmrlhf_core.records import Pair, Record, column
 
 CACHE = 2**30  # bytes of tower outputs kept between writing critiques and scoring them
@@ -199,19 +198,6 @@ def _batch(model: RewardModel, batch: Sequence[Work], how: Decoding, cache: Towe
     return found
 
 
-@contextmanager
-def _seen_once(model: RewardModel) -> Iterator[TowerCache]:
-    """A cache of the tower's outputs; for as long as it is used the tower is frozen, afterwards as it was."""
-    trained = [weight for weight in vision_tower(model.policy.model).parameters() if weight.requires_grad]
-    for weight in trained:
-        weight.requires_grad_(False)
-    try:
-        yield TowerCache(model.policy.model, CACHE)
-    finally:
-        for weight in trained:
-            weight.requires_grad_(True)
-
-
 @torch.inference_mode()
 def score(
     model: RewardModel, work: Sequence[Work], how: Decoding = Decoding(), batch: int = 16, desc: str = "scores"
@@ -227,7 +213,8 @@ def score(
         return len(prompt.clip), len(prompt.images), len(prompt.text), names[i]
 
     order, found = sorted(range(len(work)), key=kind), {}
-    with tqdm(total=len(work), desc=desc, unit="query", disable=not desc) as bar, _seen_once(model) as cache:
+    cache = TowerCache(model.policy.model, CACHE)
+    with tqdm(total=len(work), desc=desc, unit="query", disable=not desc) as bar, frozen(model.policy.model):
         for bring in (True, False):
             part = [i for i in order if (work[i].critiques is not None) == bring]
             for start in range(0, len(part), batch):

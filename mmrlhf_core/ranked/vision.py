@@ -62,6 +62,19 @@ def vision_tower(model: PreTrainedModel) -> nn.Module:
     return model.base_model.visual if model.config.model_type == "qwen2_5_vl" else model.base_model.vision_tower
 
 
+@contextmanager
+def frozen(model: PreTrainedModel) -> Iterator[None]:
+    """For as long as it is used the vision tower does not train; afterwards, in any case, it is as it was."""
+    trained = [weight for weight in vision_tower(model).parameters() if weight.requires_grad]
+    for weight in trained:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
+
+
 def _content(tile: Tensor) -> str:
     """A name for the exact values, type and shape of a tensor."""
     data = tile.detach().cpu().contiguous().view(torch.uint8).numpy()

@@ -14,7 +14,7 @@ from mmrlhf_core import storage
 from mmrlhf_core.miniworld.scenes import FAMILIES, Scene
 from mmrlhf_core.models import miniature, policy
 from mmrlhf_core.models.policy import Policy
-from mmrlhf_core.ranked.vision import vision_tower
+from mmrlhf_core.ranked.vision import frozen
 from mmrlhf_core.training import lessons, sft, tower
 from mmrlhf_core.training.lessons import Mix
 from mmrlhf_core.training.sft import Settings
@@ -98,9 +98,8 @@ def make(
         recipe.steps, recipe.batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm, precision=precision
     )
     folder = f"scratch/checkpoints/{recipe.name}"
-    vision_tower(learner.model).requires_grad_(False)
-    curve = sft.train(learner, taught, settings, folder, desc=recipe.name)
-    vision_tower(learner.model).requires_grad_(True)
+    with frozen(learner.model):
+        curve = sft.train(learner, taught, settings, folder, desc=recipe.name)
     return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
 
 

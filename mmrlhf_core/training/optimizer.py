@@ -2,7 +2,8 @@
 
 Muon steps along the momentum of a matrix with all singular values set to about 1; small models learn the same in fewer
 steps with it. Embeddings, norms, biases and everything that is no matrix stay with AdamW. `torch.optim.Muon` works in
-bfloat16, which processors without bfloat16 units emulate; this one works in float32, all matrices of a shape at once.
+bfloat16, which processors without bfloat16 units emulate; this one works in what it is told, all matrices of a shape at
+once.
 """
 
 from collections import defaultdict
@@ -33,7 +34,15 @@ def orthogonal(matrices: Tensor) -> Tensor:
 class Mixed(torch.optim.Optimizer):
     """Muon and AdamW stepping together."""
 
-    def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], lr: float, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, torch.nn.Parameter]],
+        lr: float,
+        weight_decay: float = 0.01,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """Parameters by name; `precision` is that of Muon's products, weights and momentum keep their own."""
+        self.precision = precision
         matrices, others = [], []
         for name, weight in named:
             table = weight.dim() != 2 or any(part in name for part in APART)
@@ -57,7 +66,7 @@ class Mixed(torch.optim.Optimizer):
             momentum.lerp_(weight.grad, 1 - MOMENTUM)
             shapes[weight.shape].append((weight, weight.grad.lerp(momentum, MOMENTUM)))
         for (rows, columns), pairs in shapes.items():
-            steps = orthogonal(torch.stack([step for _, step in pairs]).float())
+            steps = orthogonal(torch.stack([step for _, step in pairs]).to(self.precision))
             for (weight, _), step in zip(pairs, steps, strict=True):
                 weight.add_(step.to(weight.dtype), alpha=-lr * max(1, rows / columns) ** 0.5)
 

@@ -88,7 +88,9 @@ def train(base: Policy, data: RewardExamples, how: Settings, seed: int, desc: st
     """Train one arm. The seed decides the head and the order of the queries, the same in every arm."""
     model = start(base, data.arm, how, seed)
     learner = RankedModel(model.policy.model.train(), model.head.train())
-    muon = Mixed(learner.named_parameters(), how.lr, how.weight_decay) if how.optimizer == "muon" else None
+    muon = None
+    if how.optimizer == "muon":
+        muon = Mixed(learner.named_parameters(), how.lr, how.weight_decay, getattr(torch, how.precision))
     weights = (how.critique_weight, how.score_weight, how.centre_weight, how.tie_weight)
     with tempfile.TemporaryDirectory() as folder:
         trainer = RewardTrainer(

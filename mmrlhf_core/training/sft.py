@@ -163,7 +163,10 @@ class Trainer(hf.Trainer):
         return self.batches
 
     def create_optimizer(self, model: object = None) -> Mixed:
-        self.optimizer = Mixed(self.model.named_parameters(), self.args.learning_rate, self.args.weight_decay)
+        precision = torch.bfloat16 if self.args.bf16 else torch.float32
+        self.optimizer = Mixed(
+            self.model.named_parameters(), self.args.learning_rate, self.args.weight_decay, precision
+        )
         return self.optimizer
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:

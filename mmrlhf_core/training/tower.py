@@ -18,12 +18,13 @@ from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from mmrlhf_core.miniworld.claims import NUMBERS
 from mmrlhf_core.miniworld.render import RGB, SIDE, render
 from mmrlhf_core.miniworld.scenes import BARS, CELLS, NOTHING, QUARTERS, ROWS, Fact, Scene
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training.optimizer import Mixed
 
-DIGITS = set("0123456789")
+DIGITS = set(NUMBERS[:10])
 SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words of a phrase that show nothing
 
 

@@ -138,3 +138,18 @@ def test_placeholders_in_a_response_are_refused(llava):
     responses = [query.responses[0], torch.tensor([model.config.image_token_id])]
     with pytest.raises(ValueError, match="37 placeholders for 36 pixel_values features"):
         logps.hidden_states(model, batch.build_tree([replace(query, responses=responses)]))
+
+
+def test_a_frozen_tower_is_as_it_was_even_after_an_interruption(llava):
+    model = llava.model()
+    weights = list(vision.vision_tower(model).parameters())
+    weights[0].requires_grad_(False)
+
+    def interrupted():
+        with vision.frozen(model):
+            assert not any(weight.requires_grad for weight in weights)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [weight.requires_grad for weight in weights] == [False] + [True] * (len(weights) - 1)
