@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmrlhf_core.models import miniature, policy
 from mmrlhf_core.models.prompts import Prompt
+from mmrlhf_core.ranked.vision import frozen
 from mmrlhf_core.training import sft
 from mmrlhf_core.training.sft import Example, Settings
 
@@ -127,7 +128,7 @@ def test_multimodal_rotary_positions_are_refused_with_a_sentence(tmp_path):
         sft.train(made, lessons(2), Settings(steps=1, batch=1, lr=1e-3), tmp_path)
 
 
-HOW = Settings(steps=24, batch=2, lr=3e-3, save_steps=3, logging_steps=1)
+HOW = Settings(steps=24, batch=2, lr=3e-3, save_steps=3, logging_steps=1, precision="bfloat16")
 
 
 class Tell(hf.TrainerCallback):
@@ -141,18 +142,24 @@ class Tell(hf.TrainerCallback):
             self.done.set()
 
 
+def trained(folder, callbacks=()):
+    """A model as the chapter trains it, in bfloat16 with a tower that stays, and its losses."""
+    torch.set_num_threads(1)
+    made = fresh()
+    with frozen(made.model):
+        curve = sft.train(made, lessons(8), HOW, folder, callbacks)
+    return made.model.state_dict(), curve
+
+
 def work(folder, step, done):
     """What the process does that is killed at some time after `step`."""
-    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    sft.train(fresh(), lessons(8), HOW, folder, [Tell(step, done)])
+    trained(folder, [Tell(step, done)])
 
 
 @pytest.mark.xdist_group("processes")
 def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(server, tmp_path):
-    torch.set_num_threads(1)
-    whole = fresh()
-    curve = sft.train(whole, lessons(8), HOW, tmp_path / "whole")
+    whole, curve = trained(tmp_path / "whole")
     stop = random.SystemRandom().randint(HOW.save_steps + 1, HOW.steps - 1)
     done = server.Event()
     child = processes.start(server, work, tmp_path / "killed", stop, done)
@@ -163,11 +170,9 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(server, tmp
     left = sft.last_checkpoint(next((tmp_path / "killed").iterdir()))
     assert left is not None
     assert 0 < int(left.name.removeprefix("checkpoint-")) <= stop
-    resumed = fresh()
-    again = sft.train(resumed, lessons(8), HOW, tmp_path / "killed")
+    weights, again = trained(tmp_path / "killed")
     assert again == curve, f"killed after step {stop}"
-    weights = resumed.model.state_dict()
-    assert all(torch.equal(weights[name], value) for name, value in whole.model.state_dict().items()), stop
+    assert all(torch.equal(weights[name], value) for name, value in whole.items()), stop
     assert not list((tmp_path / "killed").iterdir())
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
 
