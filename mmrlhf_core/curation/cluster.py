@@ -1,9 +1,10 @@
 """k-means on all points, block by block, so that the points may stay on disk (arXiv 2502.10391, §2.2: 100 centres).
 
-One pass reads each block once, finds the nearest centre of its points and adds them up. faiss compares points and
-centres, in float32. For many points, where the device has matrix units for bfloat16, a matrix product in torch does it
-faster while the centres move; the labels and distances of the result are always in float32. `benchmarks/curation.py`
-measures both ways. Shapes: N points, D features, k centres.
+One pass finds the nearest centre of every point and moves the points that changed theirs from sum to sum. faiss
+compares points and centres, in float32. For many points a matrix product in torch does it faster while the centres
+move: in bfloat16 where the device has matrix units for it, and after the first pass in whole numbers of 8 bits where
+the processor multiplies those. Sums are of the points as they are, labels and distances of the result in float32.
+`benchmarks/curation.py` measures it against others. Shapes: N points, D features, k centres.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ import torch
 
 from mmrlhf_core.models.policy import device
 
-BLOCK = 2_048  # points in work at a time: their values stay in the cache
+BLOCK = 4_096  # points in work at a time: their values stay in the cache
 LARGE = 16_384  # the same for faiss, whose threads and torch's are in each other's way when they take turns too often
-MANY = 100_000  # points from which bfloat16 pays; smaller sets give the same result on every device
+MANY = 100_000  # points from which fewer bits pay; smaller sets give the same result on every device
+MOST = 127  # largest whole number of 8 bits
 
 
 class Clusters(NamedTuple):
@@ -59,11 +61,20 @@ def blocks(x: np.ndarray, size: int = BLOCK) -> Iterator[tuple[slice, torch.Tens
         yield rows, values[: len(raw)].copy_(torch.from_numpy(raw))
 
 
+def _units(*names: str) -> bool:
+    return any(torch.cpu.get_capabilities().get(name) for name in names)
+
+
 def precision(n: int) -> torch.dtype:
     """What `n` points are compared in: bfloat16 for MANY where the device has matrix units for it, else float32."""
-    cpu = torch.cpu.get_capabilities()
-    units = device().type != "cpu" or cpu.get("avx512_bf16") or cpu.get("amx_bf16")
+    units = device().type != "cpu" or _units("avx512_bf16", "amx_bf16")
     return torch.bfloat16 if units and n >= MANY else torch.float32
+
+
+def fastest(n: int) -> torch.dtype:
+    """The same for many passes: whole numbers of 8 bits for MANY where the processor multiplies them at once."""
+    whole = device().type == "cpu" and n >= MANY and _units("avx512_vnni", "amx_int8")
+    return torch.int8 if whole else precision(n)
 
 
 def _exact(points: torch.Tensor, centres: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,48 +121,91 @@ def _best(scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return largest.cpu().numpy(), (largest.view(torch.int32) & bits).cpu().numpy()
 
 
+class _Whole(NamedTuple):
+    """Points in whole numbers, nearly `mean` + `step` * `values`, once a pass has taken them all."""
+
+    values: torch.Tensor  # [N, D] int8
+    mean: torch.Tensor  # [D]
+    step: float
+    length2: np.ndarray  # [N], squared distances to the mean
+
+    def take(self, rows: slice, points: torch.Tensor) -> None:
+        """Keep these points, which are used up."""
+        points.sub_(self.mean)
+        self.length2[rows] = torch.linalg.vector_norm(points, dim=1).square().numpy()
+        self.values[rows] = points.mul_(1 / self.step).round_().clamp_(-MOST, MOST)
+
+
+def _whole(x: np.ndarray) -> _Whole:
+    """Room for the points; mean and step are those of LARGE points, evenly spread."""
+    part = torch.from_numpy(np.array(x[:: -(-len(x) // LARGE)])).float()
+    mean = part.mean(0)
+    step = float(part.sub_(mean).abs().max()) / MOST or 1.0
+    return _Whole(torch.zeros(x.shape, dtype=torch.int8), mean, step, np.empty(len(x), np.float32))
+
+
+Found = Iterator[tuple[slice, np.ndarray, np.ndarray]]  # rows, squared distance to the nearest centre, its number
+
+
+def _exactly(x: np.ndarray, centres: torch.Tensor, whole: _Whole | None = None) -> Found:
+    """The nearest centre of every point in float32; `whole` takes the points in passing."""
+    for rows, block in blocks(x, LARGE):
+        yield rows, *(found[:, 0] for found in _exact(block, centres, 1))
+        if whole:
+            whole.take(rows, block)
+
+
+def _roughly(x: np.ndarray, centres: torch.Tensor, whole: _Whole | None = None) -> Found:
+    """To bfloat16: |p - c|^2 = |p|^2 - 2 (p.c - |c|^2 / 2), so the nearest centre has the largest score in brackets."""
+    buffer = _buffer(x)
+    for rows, block in blocks(x):
+        length2 = torch.linalg.vector_norm(block, dim=1).square().cpu().numpy()
+        score, label = _best(_scores(block, centres, buffer))
+        yield rows, np.maximum(length2 - 2 * score, 0), label
+        if whole:
+            whole.take(rows, block)
+
+
+def _wholly(points: _Whole, centres: torch.Tensor) -> Found:
+    """The same scores in whole numbers."""
+    centres = centres - points.mean
+    step = float(centres.abs().max()) / MOST or 1.0
+    unit = points.step * step  # what a score of 1 stands for
+    numbers = (centres / step).round().to(torch.int8).T
+    half = (centres.square().sum(1) / 2 / unit).clamp(max=2**30).int()
+    for start in range(0, len(points.values), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(points.values)))
+        score, label = torch._int_mm(points.values[rows], numbers).sub_(half).max(1)
+        yield rows, np.maximum(points.length2[rows] - 2 * unit * score.numpy(), 0), label.numpy()
+
+
 class _State(NamedTuple):
     """What a pass changes."""
 
     labels: np.ndarray  # [N], -1 before the first pass
     distance2: np.ndarray  # [N]
-    length2: np.ndarray  # [N], squared lengths; NaN until known
     sums: torch.Tensor  # [k, D]
     counts: np.ndarray  # [k]
 
 
 def _start(n: int, d: int, k: int) -> _State:
-    zeros, sums = np.zeros(n, np.float32), torch.zeros(k, d, device=device())
-    return _State(np.full(n, -1, np.int32), zeros, np.full(n, np.nan, np.float32), sums, np.zeros(k, np.int64))
+    sums = torch.zeros(k, d, device=device())
+    return _State(np.full(n, -1, np.int32), np.zeros(n, np.float32), sums, np.zeros(k, np.int64))
 
 
-def _pass(x: np.ndarray, centres: torch.Tensor, state: _State, dtype: torch.dtype) -> int:
-    """Assign every point to its nearest centre and move those that changed it from sum to sum; how many did.
-
-    |x - c|^2 = |x|^2 - 2 (x.c - |c|^2 / 2), so the nearest centre has the largest score in brackets.
-    """
-    total, buffer, first = 0, _buffer(x), not state.counts.any()
-    gathered = torch.empty(
-        min(LARGE, len(x)), x.shape[1], device=centres.device
-    )  # new memory would cost more than the sums
-    for rows, block in blocks(x, LARGE if dtype == torch.float32 else BLOCK):
-        if dtype == torch.float32:
-            state.distance2[rows], label = (found[:, 0] for found in _exact(block, centres, 1))
-        else:
-            if np.isnan(state.length2[rows.start]):
-                state.length2[rows] = torch.linalg.vector_norm(block, dim=1).square().cpu().numpy()
-            score, label = _best(_scores(block, centres, buffer))
-            state.distance2[rows] = np.maximum(state.length2[rows] - 2 * score, 0)
+def _pass(x: np.ndarray, found: Found, state: _State) -> int:
+    """Take what was found for every point and move those that changed their centre from sum to sum; how many did."""
+    total, first, sums = 0, not state.counts.any(), state.sums
+    gathered = torch.empty(min(LARGE, len(x)), x.shape[1], device=sums.device)  # one for all: new memory is slow
+    for rows, state.distance2[rows], label in found:
         moved = np.flatnonzero(label != state.labels[rows])
         if len(moved):
-            where = torch.from_numpy(moved).to(block.device)
-            points = torch.index_select(block, 0, where, out=gathered[: len(moved)])
-            state.sums.index_add_(0, torch.from_numpy(label[moved]).to(block.device), points)
+            points = gathered[: len(moved)].copy_(torch.from_numpy(x[rows][moved]))
+            sums.index_add_(0, torch.from_numpy(label[moved]).to(sums.device), points)
             if not first:
-                old = torch.from_numpy(state.labels[rows][moved]).to(block.device)
-                state.sums.index_add_(0, old, points, alpha=-1)
+                sums.index_add_(0, torch.from_numpy(state.labels[rows][moved]).to(sums.device), points, alpha=-1)
             state.labels[rows], total = label, total + len(moved)
-    state.counts[:] = np.bincount(state.labels, minlength=len(centres))
+    state.counts[:] = np.bincount(state.labels, minlength=len(state.counts))
     return total
 
 
@@ -187,8 +241,12 @@ def fit(
         start = x[np.sort(rng.choice(n, k, replace=False))]
     centres = torch.from_numpy(np.array(start, np.float32)).to(device())
     state, history = _start(n, x.shape[1], k), []
-    for _ in range(iterations):
-        moved = _pass(x, centres, state, dtype)
+    whole = _whole(x) if dtype == torch.int8 else None
+    ways = {torch.float32: _exactly, torch.bfloat16: _roughly}
+    for turn in range(iterations):
+        way = ways.get(dtype, ways[precision(n)])
+        found = _wholly(whole, centres) if whole and turn else way(x, centres, whole)
+        moved = _pass(x, found, state)
         history.append(float(state.distance2.sum(dtype=np.float64)))
         if not moved:
             break
@@ -213,9 +271,10 @@ def kmeans(
     `seed` without replacement. All points are assigned to the centres in the end. `start` [k, D] replaces the random
     points. The same points in the same order, seed and thread count give the same result.
     """
+    dtype = dtype or fastest(min(sample or len(x), len(x)))
     centres, history = fit(x, k, seed, iterations, sample, dtype, start)
     labels, distance2 = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
     on_device = torch.from_numpy(centres).to(device())
-    for rows, block in blocks(x, LARGE):
-        distance2[rows], labels[rows] = (found[:, 0] for found in _exact(block, on_device, 1))
+    for rows, nearest2, label in _exactly(x, on_device):
+        distance2[rows], labels[rows] = nearest2, label
     return Clusters(centres, labels, distance2, (*history, float(distance2.sum(dtype=np.float64))))

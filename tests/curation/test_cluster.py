@@ -47,27 +47,27 @@ def test_agrees_with_the_plain_loop_across_blocks(monkeypatch):
     assert found.inertia[-1] == pytest.approx(distance2.sum(), rel=1e-5)
 
 
-def test_inertia_of_faiss_and_of_bfloat16_within_a_thousandth():
+def test_inertia_of_faiss_and_of_fewer_bits_within_a_thousandth():
     x = blobs(4000, 64, 10, spread=0.4)
     start = x[:10].astype(np.float32)
     theirs = faiss.Kmeans(64, 10, niter=10, max_points_per_centroid=10**9, min_points_per_centroid=1)
     theirs.train(x.astype(np.float32), init_centroids=start)
     wanted = theirs.index.search(x.astype(np.float32), 1)[0].sum()
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
         ours = cluster.kmeans(x, 10, seed=0, iterations=10, start=start, dtype=dtype)
         true = ((x.astype(np.float32) - ours.centres[ours.labels]) ** 2).sum()
         assert true == pytest.approx(wanted, rel=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 12), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(st.integers(1, 12), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.bfloat16, torch.int8]))
 def test_every_point_sits_at_its_nearest_centre_and_inertia_falls(k, seed, dtype):
     x = blobs(60, 8, 4, seed, 1.0)
     found = cluster.kmeans(x, k, seed, iterations=30, dtype=dtype)
     distance2 = ((x.astype(np.float32)[:, None] - found.centres[None]) ** 2).sum(2)
     assert (distance2[np.arange(60), found.labels] <= distance2.min(1) + 1e-5).all()
     assert found.distance2 == pytest.approx(distance2.min(1), abs=1e-5)
-    slack = 1e-4 if dtype == torch.float32 else 60 * 0.02  # while it runs, bfloat16 is off by up to 2 * 2^-7 per point
+    slack = 1e-4 if dtype == torch.float32 else 60 * 0.02  # while it runs, fewer bits are off by about 2 * 2^-7
     assert all(b <= a + slack for a, b in zip(found.inertia, found.inertia[1:], strict=False))
     assert found.sizes().sum() == 60
     assert (found.sizes() > 0).all()
@@ -100,16 +100,36 @@ def test_the_best_score_and_its_place(k, seed):
     assert found == pytest.approx(scores.amax(1).numpy(), rel=2**-14)
 
 
-def test_bfloat16_is_for_many_points_on_a_device_with_units_for_it(monkeypatch):
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 10**6), st.floats(1e-3, 1e3), st.floats(-10, 10))
+def test_whole_numbers_find_a_centre_nearly_as_near_whatever_the_scale_and_the_mean(k, seed, scale, shift):
+    x = (blobs(300, 16, 5, seed, 0.5).astype(np.float32) + np.float32(shift)) * np.float32(scale)
+    centres, whole = torch.from_numpy(x[:k].copy()), cluster._whole(x)
+    whole.take(slice(0, 300), torch.from_numpy(x.copy()))
+    true = ((x[:, None] - x[None, :k]) ** 2).sum(2)
+    (found,) = cluster._wholly(whole, centres)
+    rows, distance2, label = found
+    off = 4 * 16 * (np.abs(x - x.mean(0)).max() / cluster.MOST) * np.abs(x - x.mean(0)).max()  # D steps each
+    assert (rows.start, rows.stop) == (0, 300)
+    assert (true[np.arange(300), label] <= true.min(1) + off).all()
+    assert np.abs(distance2 - true.min(1)).max() <= off
+
+
+def test_fewer_bits_are_for_many_points_on_a_device_with_units_for_them(monkeypatch):
     monkeypatch.setattr(cluster, "device", lambda: torch.device("cpu"))
-    for cpu, n, wanted in (
-        ({"avx512_bf16": True}, cluster.MANY, torch.bfloat16),
-        ({"avx512_bf16": True}, cluster.MANY - 1, torch.float32),
-        ({"amx_bf16": True}, cluster.MANY, torch.bfloat16),
-        ({"avx512_bf16": False}, 10 * cluster.MANY, torch.float32),
+    full, half, whole = torch.float32, torch.bfloat16, torch.int8
+    for units, n, wanted in (
+        (["avx512_bf16"], cluster.MANY, (half, half)),
+        (["avx512_bf16", "avx512_vnni"], cluster.MANY, (half, whole)),
+        (["avx512_bf16", "avx512_vnni"], cluster.MANY - 1, (full, full)),
+        (["amx_bf16", "amx_int8"], cluster.MANY, (half, whole)),
+        (["avx512_vnni"], cluster.MANY, (full, whole)),
+        ([], 10 * cluster.MANY, (full, full)),
     ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda cpu=cpu: cpu)
-        assert cluster.precision(n) == wanted
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: dict.fromkeys(units, True))
+        assert (cluster.precision(n), cluster.fastest(n)) == wanted
+    monkeypatch.setattr(cluster, "device", lambda: torch.device("cuda"))
+    assert cluster.fastest(cluster.MANY) == half
 
 
 def test_an_empty_cluster_takes_the_farthest_point():
