@@ -242,9 +242,8 @@ def fit(
     centres = torch.from_numpy(np.array(start, np.float32)).to(device())
     state, history = _start(n, x.shape[1], k), []
     whole = _whole(x) if dtype == torch.int8 else None
-    ways = {torch.float32: _exactly, torch.bfloat16: _roughly}
+    way = _exactly if (precision(n) if whole else dtype) == torch.float32 else _roughly
     for turn in range(iterations):
-        way = ways.get(dtype, ways[precision(n)])
         found = _wholly(whole, centres) if whole and turn else way(x, centres, whole)
         moved = _pass(x, found, state)
         history.append(float(state.distance2.sum(dtype=np.float64)))
