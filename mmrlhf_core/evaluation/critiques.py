@@ -21,7 +21,7 @@ from mmrlhf_core.miniworld.scenes import PLACES
 ANSWER = "answer"
 _NAMED = "|".join(sorted({place for places in PLACES.values() for place in places}, key=len, reverse=True))
 _FAULT = re.compile(rf"(missing )?at ({_NAMED})\b")
-_LOOKUP = re.compile(rf"at ({_NAMED}) ([^?:.]*)\?([^?:.]*): (right|wrong)")  # place, what is there, claim, verdict
+_LOOKUP = re.compile(rf"at ({_NAMED}) ([^:.]*\?[^:.]*): (right|wrong)")  # place, what is there and claim, verdict
 MEASURES = {  # name: columns of `Tally` whose sums are divided
     "faults named": ("named", ("named", "missed")),
     "named faults that are there": ("named", ("named", "invented")),
@@ -64,7 +64,8 @@ def tally(critique: str, response: str, query: str) -> Tally:
     said, true = faults(critique), faults(truth.critique(response, question))
     counts = {(right, called): 0 for right in (True, False) for called in ("right", "wrong")}
     seen = {True: 0, False: 0}
-    for place, there, thing, called in _LOOKUP.findall(critique.lower()):
+    for place, looked_up, called in _LOOKUP.findall(critique.lower()):
+        there, thing = questions.compared(looked_up)
         for claim in claims.read(f"at {place} {thing}"):
             counts[claims.holds(claim, question.scene), called] += 1
             seen[claims.telling(there) == claims.telling(question.scene.at(place))] += 1

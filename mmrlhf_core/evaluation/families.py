@@ -93,7 +93,7 @@ def guessing(asked: Iterable[tuple[str, Question]]) -> pd.Series:
 
     To be declined or not is the toss of a coin.
     """
-    concluded = [(group, question) for group, question in asked if kind_of(question) == KINDS[0]]
+    concluded = [(group, question) for group, question in asked if kind_of(question) == "conclude"]
     chance = [0.5 if q.decline else 1 / len(q.options or q.domain) for _, q in concluded]
     by_group = pd.Series(chance).groupby([group for group, _ in concluded]).mean().reindex(GROUPS).dropna()
     return pd.concat([by_group, pd.Series({"all": np.mean(chance)})]).rename("guessing")

@@ -17,7 +17,7 @@ from mmrlhf_core.records import Judgement
 
 
 def by_checking(
-    policy: Policy | None, asked: Sequence[Prompt], responses: Sequence[str], max_new_tokens: int = 96
+    policy: Policy | None, asked: Sequence[Prompt], responses: Sequence[str], max_new_tokens: int = 144
 ) -> list[float]:
     """Share of the claims of each response that the policy calls right when it is asked to check them, greedily.
 

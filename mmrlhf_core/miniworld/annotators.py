@@ -11,7 +11,7 @@ from math import log2
 from random import Random
 
 from mmrlhf_core.miniworld import claims, questions, truth
-from mmrlhf_core.miniworld.questions import Question, lookup
+from mmrlhf_core.miniworld.questions import Question, looked_up, lookup
 from mmrlhf_core.miniworld.scenes import COLOURS, KINDS, NOTHING, SIZES, Fact
 from mmrlhf_core.miniworld.truth import Claim, Verdict
 from mmrlhf_core.records import SCALES, Judgement, Query, Ranking, Response
@@ -142,7 +142,7 @@ def expand(found: Verdict, query: str) -> str:
     for claim in found.claims:
         fact = Fact(claim.place, claim.thing)
         overlooked = claim.right and not claims.holds(fact, one.scene)
-        lines.append(f"{fact} ? {claim.thing} : right ." if overlooked else lookup(fact, one.scene))
+        lines.append(looked_up(claim.place, claim.thing, claim.thing, True) if overlooked else lookup(fact, one.scene))
     lines += [f"missing {fact} : wrong ." for fact in found.missing]
     if found.declined:
         due, verdict_ = ("must decline", "right") if found.should_decline else ("must answer", "wrong")

@@ -5,6 +5,7 @@ class follows the paper: safety and video by content, mcq by lettered options, l
 reference answer.
 """
 
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -155,12 +156,31 @@ def verify(scene: Scene, seed: int, n: int = 3) -> Question:
 
 
 def lookup(claim: Fact, scene: Scene) -> str:
-    """`at b3 a small blue square ? a red circle : wrong .`: what is there, what was claimed, the verdict.
+    """A claim looked up: what is there, what was claimed, the verdict, as `looked_up` writes it."""
+    return looked_up(claim.place, scene.at(claim.place), claim.thing, claims.holds(claim, scene))
 
-    What is there comes first and right behind its place, as in every answer: the model looks before it repeats a claim.
+
+def looked_up(place: str, there: str, thing: str, right: bool) -> str:
+    """`at b3 small ? large no blue ? blue yes circle ? circle yes : wrong .`
+
+    Word by word what is there, what was claimed, and whether they are the same: small models learn to compare two
+    words long before they learn to compare two phrases. Phrases of unequal length stand whole, `nothing ? a red bar of
+    4`. What is there comes first, as in every answer: the model looks before it repeats a claim.
     """
-    there = Fact(claim.place, scene.at(claim.place))
-    return f"{there} ? {claim.thing} : {'right' if claims.holds(claim, scene) else 'wrong'} ."
+    true, said = claims.telling(there), claims.telling(thing)
+    compared = f"{there} ? {thing}"
+    if len(true) == len(said) and (true == said) == right:
+        compared = " ".join(
+            f"{seen} ? {told} {'yes' if seen == told else 'no'}" for seen, told in zip(true, said, strict=True)
+        )
+    return f"at {place} {compared} : {'right' if right else 'wrong'} ."
+
+
+def compared(text: str) -> tuple[str, str]:
+    """What is there and what was claimed, out of the middle of what `looked_up` writes."""
+    words = re.findall(r"(\S+) \? (\S+) (?:yes|no)\b", text)
+    there, thing = (" ".join(column) for column in zip(*words, strict=True)) if words else text.split("?", 1)
+    return there, thing
 
 
 def vocabulary() -> tuple[str, ...]:

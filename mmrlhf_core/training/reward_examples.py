@@ -24,7 +24,7 @@ from mmrlhf_core.training.examples import Example
 
 NONE = "none"
 ARMS = (NONE, *KINDS)
-_LOOKUP = re.compile(r"[^?:.]*\?[^?:.]*: (right|wrong) \.")  # `what is there ? claim : verdict .`
+_LOOKUP = re.compile(r"[^?:.]*\?[^:.]*: (right|wrong) \.")  # `what is there ? claim : verdict .`
 
 
 class Asked:

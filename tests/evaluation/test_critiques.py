@@ -21,6 +21,7 @@ from mmrlhf_core.miniworld import annotators, questions, truth
         ("at b3 nothing ? a red circle : wrong . at c1 a cross ? a cross : right .", {"at b3"}),
         ("missing at one a4 a large black circle : wrong .", {"missing at one a4"}),
         ("at start a large red circle top left ? a blue one : wrong .", {"at start"}),
+        ("at c2 red ? blue no cross ? cross yes : wrong . at c3 red ? red yes : right .", {"at c2"}),
         ("answer 1 ? 2 : wrong .", {"answer"}),
         ("answer no ? no : right . right .", set()),
         ("decline ? must answer : wrong .", {"answer"}),

@@ -133,6 +133,30 @@ def test_checks_are_balanced_and_true() -> None:
     assert questions.verify(SCENES[0], 1) != questions.verify(SCENES[0], 2)
 
 
+def test_claims_are_looked_up_word_by_word() -> None:
+    """The answer read back gives what is there and what was claimed; a `no` stands where the two differ."""
+    whole = 0
+    for one in CHECKS:
+        said = claims.read(one.prompt.removeprefix("check : "))
+        for claim, line in zip(said, one.answer.split(" . "), strict=True):
+            middle = line.removeprefix(f"at {claim.place} ").split(" : ")[0]
+            there, thing = questions.compared(middle)
+            assert claims.telling(there) == claims.telling(one.scene.at(claim.place))
+            assert claims.telling(thing) == claims.telling(claim.thing)
+            by_word = middle.split()[-1] in ("yes", "no")
+            assert not by_word or ("no" in middle.split()) == (not claims.holds(claim, one.scene))
+            whole += not by_word
+    assert 0 < whole < len(CHECKS)
+    assert (
+        questions.looked_up("b3", "a red bar of 4", "a red bar of 5", False) == "at b3 red ? red yes 4 ? 5 no : wrong ."
+    )
+    assert questions.looked_up("b3", "a small red cross", "a red cross", True) == (
+        "at b3 a small red cross ? a red cross : right ."
+    )
+    assert questions.looked_up("b3", "a red cross", "a cross red", True) == "at b3 a red cross ? a cross red : right ."
+    assert questions.compared("red ? red yes circle") == ("red", "red")
+
+
 def test_what_is_not_allowed_is_said() -> None:
     with pytest.raises(ValueError, match="No mcq task 'describe'"):
         ask(SHAPES, "describe", "mcq")

@@ -172,7 +172,8 @@ def test_public_signs_must_be_answered() -> None:
 def test_critiques_look_claims_up() -> None:
     text = "at a1 a large blue circle . at d4 a small red cross ."
     assert truth.critique(text, DESCRIBE) == (
-        "at a1 a large red circle ? a large blue circle : wrong . at d4 nothing ? a small red cross : wrong . "
+        "at a1 large ? large yes red ? blue no circle ? circle yes : wrong . "
+        "at d4 nothing ? a small red cross : wrong . "
         "missing at c2 a small blue square : wrong ."
     )
     one = ask(SIGN, "lookalike")
