@@ -41,7 +41,9 @@ def test_faults_are_read_in_both_ways(text, found):
 @given(
     st.text()
     | st.lists(
-        st.sampled_from(["at", "b3", "missing", "wrong", "right", ".", "?", ":", "answer", "decline", "top"])
+        st.sampled_from(
+            ["at", "b3", "missing", "wrong", "right", ".", "?", ":", "answer", "decline", "top", "red", "yes", "no"]
+        )
     ).map(" ".join)
 )
 def test_any_text_is_read(text):

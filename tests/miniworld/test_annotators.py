@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from mmrlhf_core.miniworld import annotators, pool, questions, truth
+from mmrlhf_core.miniworld import annotators, claims, pool, questions, truth
 from mmrlhf_core.miniworld.annotators import Annotator
 from mmrlhf_core.records import SCALES, Response
 
@@ -135,6 +135,19 @@ def test_harm_that_was_overlooked_is_not_in_the_reason():
     assert "decline" in seen.expanded[0]
     assert "decline" not in blind.expanded[0] + blind.judgements[0].reason
     assert blind.ranking is None
+
+
+def test_a_claim_that_was_overlooked_is_called_right_word_by_word():
+    scene = questions.question("shapes-17-describe-open").scene
+    fact = scene.facts[0]
+    size, colour, kind = claims.telling(fact.thing)
+    other = "red" if colour != "red" else "blue"
+    seen = truth.check(f"at {fact.place} a {size} {other} {kind} .", questions.question("shapes-17-describe-open"))
+    overlooked = replace(seen, claims=(replace(seen.claims[0], right=True),), missing=())
+    same = f"{size} ? {size} yes {{}} ? {other} {{}} {kind} ? {kind} yes"
+    for verdict, there, mark, called in ((seen, colour, "no", "wrong"), (overlooked, other, "yes", "right")):
+        said = annotators.expand(verdict, "shapes-17-describe-open")
+        assert said.startswith(f"at {fact.place} {same.format(there, mark)} : {called} .")
 
 
 def test_lists_are_even_and_shared_queries_go_to_all():
