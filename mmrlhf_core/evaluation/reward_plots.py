@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -92,7 +93,7 @@ def quantiles(rows: pd.DataFrame, title: str, label: str) -> Figure:
     figure, axis = plt.subplots(figsize=(7, 3.2))
     _points(axis, range(len(rows)), rows, "accuracy", sns.color_palette(PALETTE)[0])
     axis.axhline(0.5, color="#9aa5b1", linestyle="--", linewidth=1)
-    names = [f"{low:.3g}–{high:.3g}" for low, high in zip(rows["from"], rows["to"], strict=True)]
+    names = [f"{round(low, 3):.3g}–{round(high, 3):.3g}" for low, high in zip(rows["from"], rows["to"], strict=True)]
     axis.set_xticks(range(len(rows)), names, fontsize=8, rotation=30)
     _finish(axis, title, xlabel=label, ylabel="pairs in order")
     return figure
@@ -106,7 +107,7 @@ def critiques(rows: pd.DataFrame) -> Figure:
         mine = rows[rows.writer == writer].set_index("measure").reindex(measures)
         shift = (number - (len(writers) - 1) / 2) * 0.7 / len(writers)
         _points(axis, np.arange(len(measures)) + shift, mine, "value", colour, writer)
-    axis.set_xticks(range(len(measures)), measures, fontsize=9)
+    axis.set_xticks(range(len(measures)), [fill(name, 18) for name in measures], fontsize=9)
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     _finish(axis, "Critiques against the scenes, MiniWorld", ylabel="share")
     return figure

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 import reward_world as world
 import torch
 
-from mmrlhf_core.evaluation import reward_bench, reward_plots, reward_study, reward_summary
+from mmrlhf_core.evaluation import critiques, reward_bench, reward_plots, reward_study, reward_summary
 from mmrlhf_core.evaluation.reward_bench import Item
 from mmrlhf_core.inference import judge, score
 from mmrlhf_core.intervals import Estimate
@@ -270,3 +271,15 @@ def test_cards_show_scores_and_critiques_as_text():
     assert "score +1.50, after: &lt;b&gt;wrong&lt;/b&gt;" in shown
     assert "score -2.00" in shown
     assert "<b>wrong" not in shown
+
+
+def test_names_below_a_figure_do_not_run_into_each_other():
+    rows = pd.DataFrame(
+        [(writer, name, 0.5, 0.4, 0.6) for name in critiques.MEASURES for writer in ("one", "two")],
+        columns=["writer", "measure", "value", "low", "high"],
+    )
+    figure = reward_plots.critiques(rows)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == len(critiques.MEASURES)
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
