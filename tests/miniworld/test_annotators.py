@@ -138,15 +138,15 @@ def test_harm_that_was_overlooked_is_not_in_the_reason():
 
 
 def test_a_claim_that_was_overlooked_is_called_right_word_by_word():
-    scene = questions.question("shapes-17-describe-open").scene
-    fact = scene.facts[0]
+    question = questions.question("shapes-17-describe-open")
+    fact = question.facts[0]
     size, colour, kind = claims.telling(fact.thing)
     other = "red" if colour != "red" else "blue"
-    seen = truth.check(f"at {fact.place} a {size} {other} {kind} .", questions.question("shapes-17-describe-open"))
+    seen = truth.check(f"at {fact.place} a {size} {other} {kind} .", question)
     overlooked = replace(seen, claims=(replace(seen.claims[0], right=True),), missing=())
     same = f"{size} ? {size} yes {{}} ? {other} {{}} {kind} ? {kind} yes"
     for verdict, there, mark, called in ((seen, colour, "no", "wrong"), (overlooked, other, "yes", "right")):
-        said = annotators.expand(verdict, "shapes-17-describe-open")
+        said = annotators.expand(verdict, question.id)
         assert said.startswith(f"at {fact.place} {same.format(there, mark)} : {called} .")
 
 
