@@ -44,14 +44,14 @@ unit: ready  ## format, lint and unit tests only
 
 smoke: ready  ## the whole pipeline with tiny numbers, in scratch/smoke
 	@rm -rf scratch/smoke && mkdir -p scratch/smoke
-	@cp -R mmrlhf_core notebooks profiles dvc.yaml params.yaml .dvcignore scratch/smoke/
-	@cd scratch/smoke && dvc init --quiet --no-scm && python -m mmrlhf_core.params smoke && PYTHONPATH=. dvc repro
+	@cp -R mmrlhf_core mmrlhf_study notebooks profiles dvc.yaml params.yaml .dvcignore scratch/smoke/
+	@cd scratch/smoke && dvc init --quiet --no-scm && python -m mmrlhf_study.pipeline.params smoke && PYTHONPATH=. dvc repro
 
 lab: ready  ## JupyterLab on the chapters
 	@jupyter lab notebooks
 
 clean: ready  ## remove what the pipeline made, logs and scratch; keeps .venv, the DVC cache and your files
-	@python -m mmrlhf_core.pipeline.clean --outputs
+	@python -m mmrlhf_study.pipeline.clean --outputs
 
 lock: ready  ## write requirements.lock from what is installed
 	@(echo "# Every package exact (Python 3.11, Linux). Made with 'make lock'; pyproject.toml holds the lower bounds."; \

@@ -25,9 +25,10 @@ from random import Random
 
 import numpy as np
 
-from mmrlhf_core import exports, published, storage
-from mmrlhf_core.annotation import agreement, report
-from mmrlhf_core.records import Judgement
+from mmrlhf_core.data import published, storage
+from mmrlhf_core.data.records import Judgement
+from mmrlhf_study.annotation import agreement, report
+from mmrlhf_study.tools import exports
 
 OUT = "reports/benchmarks/annotation.json"
 PAIRS, JUDGEMENTS, DRAWS, ROUNDS = 120_000, 30_000, 1000, 5

@@ -30,8 +30,8 @@ import sklearn
 import torch
 from sklearn.cluster import KMeans
 
-from mmrlhf_core import storage
-from mmrlhf_core.curation import cluster, dedup
+from mmrlhf_core.data import storage
+from mmrlhf_study.curation import cluster, dedup
 
 OUT = "reports/benchmarks/curation.json"
 DATA = "scratch/benchmarks"

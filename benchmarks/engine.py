@@ -34,7 +34,7 @@ import engine_cases as cases
 import torch
 import transformers
 
-from mmrlhf_core import storage
+from mmrlhf_core.data import storage
 
 OUT = Path(__file__).parents[1] / "reports" / "benchmarks"
 # Largest error against float64 of a log-probability per token, and of the gradient relative to its norm.

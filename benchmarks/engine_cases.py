@@ -16,12 +16,12 @@ import torch.nn.functional as F
 import transformers as hf
 from PIL import Image
 
-from mmrlhf_core.models import miniature
 from mmrlhf_core.objectives.preference import dpo, log_ratio_margin
 from mmrlhf_core.ranked import plain
 from mmrlhf_core.ranked.attention import prepare
 from mmrlhf_core.ranked.batch import Query, Tree, build_tree
 from mmrlhf_core.ranked.logps import hidden_states, response_logps
+from mmrlhf_study.miniworld import miniature
 
 BETA = 0.1
 # About 12 M parameters of text model, and a tower whose share of a step is that of LLaVA-OneVision's.

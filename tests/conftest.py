@@ -29,7 +29,8 @@ def server():
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the real library, one tiny chapter and its stage, entered."""
-    (tmp_path / "mmrlhf_core").symlink_to(ROOT / "mmrlhf_core")
+    for package in ("mmrlhf_core", "mmrlhf_study"):
+        (tmp_path / package).symlink_to(ROOT / package)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     (tmp_path / "dvc.yaml").write_text("stages:\n  tiny:\n    cmd: none\n    deps: []\n    outs: [data/tiny]\n")

@@ -9,7 +9,7 @@ from multiprocessing import forkserver
 from unittest.mock import patch
 
 IMPORTED = [
-    "mmrlhf_core.curation.embed",
+    "mmrlhf_study.curation.embed",
     "mmrlhf_core.training.job",
     "mmrlhf_core.training.sft",
     "transformers.models.llava_onevision.modeling_llava_onevision",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmrlhf_core import exports
+from mmrlhf_study.tools import exports
 
 
 def write(folder: Path, questions: int, categories: Sequence[str], words: Sequence[str]) -> None:

@@ -4,11 +4,10 @@ from dataclasses import replace
 from functools import cache
 from random import Random
 
-from mmrlhf_core.annotation import annotated, campaign, pairs
-from mmrlhf_core.miniworld import annotators, pool, questions, truth
-from mmrlhf_core.models import miniature, policy
-from mmrlhf_core.records import Response
-from mmrlhf_core.training import lessons
+from mmrlhf_core.data import annotated
+from mmrlhf_core.data.records import Response
+from mmrlhf_study.annotation import campaign, pairs
+from mmrlhf_study.miniworld import annotators, curriculum, miniature, pool, questions, truth
 
 SIZE = miniature.Size(width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2,
                       vision_mlp=48)  # fmt: skip
@@ -43,4 +42,4 @@ def data(count=12):
 
 def fresh(seed=0):
     """A policy of one layer that knows MiniWorld's words."""
-    return policy.create("llava_onevision", lessons.words(), SIZE, seed)
+    return miniature.create("llava_onevision", curriculum.words(), SIZE, seed)

@@ -4,17 +4,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmrlhf_core.miniworld import questions, scenes
-from mmrlhf_core.models import miniature, policy
-from mmrlhf_core.records import Query
-from mmrlhf_core.training import lessons
+from mmrlhf_core.data.records import Query
+from mmrlhf_core.models import policy
+from mmrlhf_study.miniworld import curriculum, miniature, questions, scenes
 
 SIZE = miniature.Size(width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_mlp=32)
 
 
 def save_policy(folder, seed=1):
     """A miniature with weights sharp enough to tell tokens apart."""
-    made = policy.create("llava_onevision", lessons.words(), SIZE, seed)
+    made = miniature.create("llava_onevision", curriculum.words(), SIZE, seed)
     with torch.no_grad():
         for name, weight in made.model.named_parameters():
             weight.mul_(4 if weight.dim() > 1 and "norm" not in name else 1)

@@ -59,7 +59,7 @@ def test_make_targets_and_modules_named_in_the_readme_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"make ([a-z]+)", README)) <= targets
     for module in re.findall(r"python -m ([\w.]+)", README):
-        if module.startswith("mmrlhf_core"):
+        if module.startswith("mmrlhf"):
             assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
 
 

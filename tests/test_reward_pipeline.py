@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import reward_world as world
 from PIL import Image
+from tiny_project import ROOT
 
-from mmrlhf_core import published, records
-from mmrlhf_core.annotation import annotated, campaign
-from mmrlhf_core.evaluation import reward_bench
-from mmrlhf_core.inference import score
+from mmrlhf_core.data import annotated, published, records
+from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import reward
-from mmrlhf_core.records import Pair
-from mmrlhf_core.training import reward_examples, reward_run
+from mmrlhf_core.rollout import score
+from mmrlhf_core.training import reward_dataset, reward_run
+from mmrlhf_study.annotation import campaign
+from mmrlhf_study.evaluation import reward_bench
 
-SHARED = Path(__file__).parents[2] / "shared/data/mm_reward_bench.sample.jsonl"  # real rows, when they are at hand
+SHARED = ROOT.parent / "shared/data/mm_reward_bench.sample.jsonl"  # real rows, when they are at hand
 LONGEST = 300  # characters of a text here, so that a miniature without a vocabulary reads it in moments
 
 
@@ -73,8 +74,8 @@ def test_no_row_is_lost_from_file_to_scores(tmp_path, lines):
     assert [published.original_id(pair.query) for pair in pairs] == [line["id"] for line in lines]
 
     base = world.fresh()
-    asked = reward_examples.Asked(base.processor, reward.form_of(base.processor), tmp_path / "media", 2)
-    examples = reward_examples.RewardExamples(data, "raw", asked)
+    asked = reward_dataset.Asked(base.processor, reward.form_of(base.processor), tmp_path / "media", 2)
+    examples = reward_dataset.RewardExamples(data, "raw", asked)
     assert sum(len(examples[n].query.pairs) for n in range(len(data))) == len(lines)
     made = reward_run.train(base, examples, reward_run.Settings(2, 2, 1e-3), 1).model
     reward.save(tmp_path / "reward", made)

@@ -10,7 +10,8 @@ CHAPTER = "00_tiny"
 HEAD = "# 00 · A tiny chapter\n\n**Paper:** none\\\n**Reads:** nothing\\\n**Writes:** one number\\\n**Time:** seconds"
 RUN = """
 from pathlib import Path
-from mmrlhf_core import reporting, storage
+from mmrlhf_core.data import storage
+from mmrlhf_study.chapters import reporting
 print("running", storage.root().name)
 storage.write_text("data/tiny/number.txt", str(seed))
 reporting.write_metrics("tiny", {"seed": seed}, [reporting.Headline("seed <b>", seed, 0, 1, "MiniWorld")])

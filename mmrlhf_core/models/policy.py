@@ -8,8 +8,7 @@ import torch
 import transformers as hf
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from mmrlhf_core import storage
-from mmrlhf_core.models import miniature
+from mmrlhf_core.data import storage
 
 REFERENCE = "checkpoint.json"
 
@@ -60,15 +59,11 @@ def load(name: str, dtype: torch.dtype | str = "auto") -> Policy:
     return Policy(model.to(device()).eval(), hf.AutoProcessor.from_pretrained(folder, **kept))
 
 
-def create(family: str, words: tuple[str, ...], size: miniature.Size, seed: int) -> Policy:
-    """A miniature policy with random weights."""
-    processor = miniature.build_processor(family, words, size)
-    return Policy(miniature.build_model(family, processor, size, seed).to(device()), processor)
-
-
 def save(folder: str | Path, policy: Policy) -> None:
     """Write a policy as one Hugging Face folder, whole or not at all; the same policy gives the same bytes."""
-    miniature.save(folder, policy.model, policy.processor)
+    with storage.writing(folder) as temporary:
+        policy.model.save_pretrained(temporary)
+        policy.processor.save_pretrained(temporary)
 
 
 def refer(folder: str | Path, checkpoint: str) -> None:

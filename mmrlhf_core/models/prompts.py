@@ -12,8 +12,8 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from mmrlhf_core import storage
-from mmrlhf_core.records import Query
+from mmrlhf_core.data import storage
+from mmrlhf_core.data.records import Query
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmrlhf_core import storage
+from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.policy import Policy, PolicyError
 from mmrlhf_core.models.prompts import Prompt, Wording

@@ -16,13 +16,14 @@ import peft
 import torch
 import transformers as hf
 
-from mmrlhf_core import environment, params, records, storage
+from mmrlhf_core.data import records, storage
+from mmrlhf_core.data.names import check_names
 from mmrlhf_core.models import policy
 from mmrlhf_core.ranked.attention import prepare
 from mmrlhf_core.ranked.vision import vision_tower
-from mmrlhf_core.training import examples, reference
-from mmrlhf_core.training.arms import Objective
-from mmrlhf_core.training.examples import Encoded, Example, RankedRow
+from mmrlhf_core.training import dataset, environment, reference
+from mmrlhf_core.training.dataset import Encoded, Example, RankedRow
+from mmrlhf_core.training.losses import Objective
 from mmrlhf_core.training.reference import ReferenceCache
 from mmrlhf_core.training.trainer import PreferenceTrainer, RankedModel, arguments
 
@@ -35,7 +36,7 @@ class Job:
     """Files and folders as the project sees them, the objective, and what `TrainingArguments` takes."""
 
     model: str  # checkpoint to start from, which is also the reference
-    rows: str  # Parquet file of `examples.RankedRow`
+    rows: str  # Parquet file of `dataset.RankedRow`
     media: str  # folder the rows' media lie in
     reference: str  # folder of the reference cache
     output: str  # folder for checkpoints and the result; blank: the reference cache is filled and nothing is trained
@@ -55,9 +56,9 @@ def read(file: str | Path) -> Job:
     content = storage.read_json(file)
     names = [item.name for item in fields(Job)]
     given = {**dict.fromkeys(names[5:]), **content}
-    params.check_names(str(file), given, names)
+    check_names(str(file), given, names)
     objective = [item.name for item in fields(Objective)]
-    params.check_names(f"{file}, objective", {**dict.fromkeys(objective), **content.get("objective", {})}, objective)
+    check_names(f"{file}, objective", {**dict.fromkeys(objective), **content.get("objective", {})}, objective)
     if content.get("dtype", "float32") not in DTYPES:
         raise ValueError(f"dtype is {content['dtype']!r}; it has to be one of {', '.join(DTYPES)}.")
     return Job(**content)
@@ -97,7 +98,7 @@ def reference_cache(job: Job, rows: Sequence[RankedRow], processor: hf.Processor
     mine = rows[state.process_index :: state.num_processes]
     reference.fill(
         cache,
-        (examples.encode(processor, row, job.media, job.frames) for row in mine),
+        (dataset.encode(processor, row, job.media, job.frames) for row in mine),
         lambda: _model(job).to(state.device),
     )
     state.wait_for_everyone()

@@ -1,8 +1,7 @@
-"""Start a job in many processes, or print what it will cost.
+"""Start a job in many processes.
 
     python -m mmrlhf_core.training.launch job.json --layout zero3 --processes 8
     python -m mmrlhf_core.training.launch job.json --layout zero3 --processes 8 --nodes 4 --rank 0 --address node0
-    python -m mmrlhf_core.training.launch --plan --profile paper --machine 32x80GB
 
 `--processes` counts those of one node. A chapter calls `run` and sees the same lines as they come.
 """
@@ -11,13 +10,11 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mmrlhf_core import storage
-from mmrlhf_core.training import budget
+from mmrlhf_core.data import storage
 
 LAYOUTS = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 FOLDER = Path(__file__).parent / "layouts"
@@ -77,38 +74,18 @@ def run(
         raise RuntimeError(f"The run ended with code {code}. Its last lines:\n{''.join(tail)}")
 
 
-def _machine(known: str, given: argparse.Namespace) -> budget.Machine:
-    """A machine by name with the figures that were given put over it."""
-    names = ("gpus", "memory", "bandwidth", "peak", "link", "utilisation")
-    figures = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    return replace(budget.MACHINES[known], **figures)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m mmrlhf_core.training.launch", description=__doc__.split("\n")[0])
-    parser.add_argument("job", nargs="?", help="job file, see mmrlhf_core.training.job")
+    parser.add_argument("job", help="job file, see mmrlhf_core.training.job")
     parser.add_argument("--layout", choices=LAYOUTS, default="ddp")
     parser.add_argument("--processes", type=int, default=1, help="of each node")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0, help="number of this node, from 0")
     parser.add_argument("--address", default="127.0.0.1", help="of node 0")
     parser.add_argument("--port", type=int, default=29500)
-    parser.add_argument("--plan", action="store_true", help="print tokens, FLOPs, memory and GPU-hours, start nothing")
-    parser.add_argument("--profile", choices=sorted(budget.DEFAULT_MACHINE), default="paper")
-    parser.add_argument("--machine", choices=sorted(budget.MACHINES), help="a known machine; figures below go over it")
-    parser.add_argument("--gpus", type=int)
-    for name, unit in (("memory", "GiB"), ("bandwidth", "GB/s"), ("peak", "TFLOP/s"), ("link", "GB/s")):
-        parser.add_argument(f"--{name}", type=float, help=f"{unit} of one GPU")
-    parser.add_argument("--utilisation", type=float, help="share of the peak that is reached")
     given = parser.parse_args(arguments)
-    if given.plan:
-        known = given.machine or budget.DEFAULT_MACHINE[given.profile]
-        print(budget.report(given.profile, _machine(known, given)))
-    elif given.job is None:
-        parser.error("give a job file, or --plan")
-    else:
-        run(given.job, given.layout, given.processes, given.nodes, given.rank, given.address, given.port)
+    run(given.job, given.layout, given.processes, given.nodes, given.rank, given.address, given.port)
 
 
 if __name__ == "__main__":

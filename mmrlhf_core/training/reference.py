@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmrlhf_core import storage
+from mmrlhf_core.data import storage
 from mmrlhf_core.ranked.batch import Query, build_tree
 from mmrlhf_core.ranked.logps import response_logps
 

@@ -16,7 +16,7 @@ from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.ranked.attention import prepare
 from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.training.optimizer import Mixed
-from mmrlhf_core.training.reward_examples import NONE, RewardExamples
+from mmrlhf_core.training.reward_dataset import NONE, RewardExamples
 from mmrlhf_core.training.sft import PRECISIONS, Bar
 from mmrlhf_core.training.trainer import RankedModel, RewardTrainer, arguments
 

@@ -21,7 +21,7 @@ import transformers as hf
 from safetensors.torch import save as to_bytes
 from tqdm import tqdm
 
-from mmrlhf_core import storage
+from mmrlhf_core.data import storage
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy, rotary_axes
 from mmrlhf_core.models.prompts import Prompt

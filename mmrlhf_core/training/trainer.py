@@ -21,14 +21,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmrlhf_core import storage
+from mmrlhf_core.data import storage
 from mmrlhf_core.models.reward import HEAD, ScoreHead, save_head, score_places
 from mmrlhf_core.objectives import group, preference, reward
 from mmrlhf_core.ranked.batch import Tree
 from mmrlhf_core.ranked.logps import response_logps
-from mmrlhf_core.training import arms, checkpoints, examples
-from mmrlhf_core.training.arms import Objective, Pairs
-from mmrlhf_core.training.examples import Example
+from mmrlhf_core.training import checkpoints, dataset
+from mmrlhf_core.training.dataset import Example
+from mmrlhf_core.training.losses import NEED_MARGIN, NO_REFERENCE, Objective, Pairs, pair_losses
 
 ITEMS = ("pair", "critique", "tie")
 
@@ -96,9 +96,9 @@ class RankedTrainer(hf.Trainer):
         **others: Any,
     ) -> None:  # fmt: skip
         step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        collate = partial(examples.collate, weighting=weighting, negative_margin=negative_margin)
+        collate = partial(dataset.collate, weighting=weighting, negative_margin=negative_margin)
         super().__init__(
-            model=model, args=args, train_dataset=examples.Filled(train_dataset, step), eval_dataset=eval_dataset,
+            model=model, args=args, train_dataset=dataset.Filled(train_dataset, step), eval_dataset=eval_dataset,
             data_collator=collate, **others,
         )  # fmt: skip
         self.statistics = [0.0, 1.0]  # running M_0 and σ of β-DPO
@@ -124,8 +124,8 @@ class RankedTrainer(hf.Trainer):
             return batches, None
         chunk = self.accelerator.unwrap_model(self.model).chunk
         heads = torch.tensor([-(-len(batch["tree"].targets) // chunk) for batch in batches])
-        towers = torch.tensor([examples.tower_calls(batch["tree"]) for batch in batches])
-        seen = torch.cat([examples.total(batches), heads.double(), towers.double()]).to(device)
+        towers = torch.tensor([dataset.tower_calls(batch["tree"]) for batch in batches])
+        seen = torch.cat([dataset.total(batches), heads.double(), towers.double()]).to(device)
         weights, heads, towers = self.accelerator.gather(seen[None]).split([len(ITEMS), len(batches), len(batches)], 1)
         if (towers != towers[0]).any():
             raise ValueError(
@@ -142,7 +142,7 @@ class RankedTrainer(hf.Trainer):
         """This process' share of Σ coefficient · Σ weight · loss / Σ weight, sums over the whole step."""
         tree = inputs["tree"].to(self.args.device)
         self._ids, self._micro = self._ids + inputs["ids"], self._micro + 1
-        items = examples.total([inputs]).clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        items = dataset.total([inputs]).clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         sums, tokens, scores = model(tree, inputs.get("calls"))
         parts = self.parts({**inputs, "tree": tree}, sums, tokens, scores)
         loss = torch.stack(
@@ -306,9 +306,9 @@ class PreferenceTrainer(RankedTrainer):
     def _pairs(self, batch: dict, sums: Tensor) -> Pairs:
         """Numbers of each pair; a missing δ or reference that the arm needs is an error that names the queries."""
         tree, arm, named = batch["tree"], self.objective.arm, ", ".join(batch["ids"])
-        if arm in arms.NEED_MARGIN and "margins" not in batch:
+        if arm in NEED_MARGIN and "margins" not in batch:
             raise ValueError(f"Arm {arm} needs a reward margin δ for each pair; missing among queries {named}.")
-        if arm not in arms.NO_REFERENCE and "reference" not in batch:
+        if arm not in NO_REFERENCE and "reference" not in batch:
             raise ValueError(f"Arm {arm} needs reference log-probabilities; missing among queries {named}.")
         reference = torch.zeros_like(sums)
         if "reference" in batch:
@@ -330,7 +330,7 @@ class PreferenceTrainer(RankedTrainer):
         """The preference term and the auxiliary SFT term on the chosen response of every pair."""
         o, pairs = self.objective, self._pairs(batch, sums)
         seed = (self.args.seed * 1_000_003 + self.state.global_step) * 1009 + self._micro
-        losses, beta, factor = arms.losses(o, pairs, self.statistics, self._gather, seed)
+        losses, beta, factor = pair_losses(o, pairs, self.statistics, self._gather, seed)
         weights = batch["weights"]["pair"].to(losses.device)
         self._measure(batch, pairs, tokens, beta, weights)
         parts = {o.arm: Part(1.0, losses, weights * factor, "pair")}

@@ -1,0 +1,1 @@
+"""Records and files: typed rows, the published formats, atomic writes, media."""

@@ -1,0 +1,62 @@
+"""Pairs of one query as a graph: the ranking they come from, or the contradictions and cycles that prevent one."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mmrlhf_core.data.records import Pair, Ranking
+
+
+class Conflict(NamedTuple):
+    """Rows that do not go together; nothing is left out because of it."""
+
+    kind: str  # "contradiction": each preferred to the other; "cycle": three or more in a ring; "shared id"
+    query: str
+    responses: tuple[str, ...]
+
+
+def by_query(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each query, in order."""
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[pair.query].append(pair)
+    return dict(groups)
+
+
+def _worse(pairs: Sequence[Pair]) -> dict[str, set[str]]:
+    """For each response of one query, all that are worse than it, directly or through others."""
+    worse: dict[str, set[str]] = {}
+    for pair in pairs:
+        worse.setdefault(pair.chosen, set()).add(pair.rejected)
+        worse.setdefault(pair.rejected, set())
+    for middle in worse:
+        for name in worse:
+            if middle in worse[name]:
+                worse[name] |= worse[middle]
+    return worse
+
+
+def conflicts(pairs: Iterable[Pair]) -> list[Conflict]:
+    """Contradictions and cycles of each query's preference graph."""
+    found = []
+    for query, group in by_query(pairs).items():
+        edges = {(pair.chosen, pair.rejected) for pair in group}
+        twice = [(a, b) for a, b in edges if a < b and (b, a) in edges]
+        found += [Conflict("contradiction", query, both) for both in sorted(twice)]
+        worse, rings = _worse(group), set()
+        for name in worse:
+            if name in worse[name]:
+                rings.add(tuple(sorted(other for other in worse[name] if name in worse[other])))
+        found += [Conflict("cycle", query, ring) for ring in sorted(rings) if len(ring) > 2]
+    return found
+
+
+def ranking(pairs: Sequence[Pair]) -> Ranking | None:
+    """The order with ties whose pairs of different rank are exactly these pairs of one query; None if there is none."""
+    worse = _worse(pairs)
+    sizes = sorted({len(below) for below in worse.values()}, reverse=True)
+    ranks = {name: sizes.index(len(below)) + 1 for name, below in worse.items()}
+    implied = {(a, b) for a in ranks for b in ranks if ranks[a] < ranks[b]}
+    if implied != {(pair.chosen, pair.rejected) for pair in pairs}:
+        return None
+    return Ranking(pairs[0].query, "published", tuple(ranks), tuple(ranks.values()))

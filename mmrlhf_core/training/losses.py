@@ -1,0 +1,120 @@
+"""The arms of the preference experiments: one place that turns an objective's settings into per-pair losses.
+
+Shapes: `B` pairs of the micro-batch on this process; `A` pairs of the micro-batch on all processes together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmrlhf_core.objectives import preference
+from mmrlhf_core.training.dataset import PAIR_WEIGHTING
+
+ARMS = ("mm_dpo", "dpo", "odpo", "conservative_dpo", "robust_dpo", "ipo", "simpo", "beta_dpo", "released", "sft")
+NEED_MARGIN = ("mm_dpo", "odpo")
+NO_REFERENCE = ("simpo", "sft")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Settings of a preference run; symbols as in `objectives.symbols`, the paper's values as defaults."""
+
+    arm: str = "mm_dpo"
+    beta_ori: float = 0.1
+    w: float = 0.5
+    k: float = 0.5
+    negative_margin: str = "clamp"
+    sft_weight: float = 0.0
+    pair_weighting: str = "pair"
+    alpha: float = 0.6  # odpo, beta_dpo
+    epsilon: float = 0.1  # conservative_dpo, robust_dpo
+    tau: float = 0.1  # ipo
+    gamma: float = 0.5  # simpo
+    rho: float = 0.8  # beta_dpo
+    momentum: float = 0.9  # beta_dpo
+
+    def __post_init__(self) -> None:
+        allowed = {"arm": ARMS, "negative_margin": preference.NEGATIVE_MARGIN, "pair_weighting": PAIR_WEIGHTING}
+        for name, choices in allowed.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it has to be one of {', '.join(choices)}.")
+        if self.arm == "sft" and self.sft_weight:
+            raise ValueError(f"sft_weight is {self.sft_weight}, but arm sft is the SFT term alone; leave it at 0.")
+        rules = {
+            "beta_ori": self.beta_ori > 0, "w": self.w >= 0, "k": self.k >= 0, "sft_weight": self.sft_weight >= 0,
+            "alpha": self.alpha >= 0, "epsilon": 0 <= self.epsilon < 0.5, "tau": self.tau > 0,
+            "rho": 0 < self.rho <= 1, "momentum": 0 <= self.momentum < 1,
+        }  # fmt: skip
+        for name, good in rules.items():
+            if not good:
+                raise ValueError(f"{name} is {getattr(self, name)}, outside its range; see objectives.symbols.")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Numbers of the B pairs of a micro-batch, each [B]; the reference is 0 where an arm has none."""
+
+    logp_w: Tensor
+    logp_l: Tensor
+    ref_logp_w: Tensor
+    ref_logp_l: Tensor
+    length_w: Tensor
+    length_l: Tensor
+    delta: Tensor
+
+    @property
+    def h(self) -> Tensor:
+        return preference.log_ratio_margin(self.logp_w, self.logp_l, self.ref_logp_w, self.ref_logp_l)
+
+
+def _whole_batch(
+    o: Objective, p: Pairs, statistics: list[float], gather: Callable[[Tensor], tuple[Tensor, slice]], seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Arms whose one β comes from all pairs of the micro-batch, on all processes: losses, β, factor on the weight."""
+    h_all, mine = gather(p.h.detach())
+    if not len(h_all):
+        return p.h, p.h, p.h
+    generator = torch.Generator().manual_seed(seed)
+    if o.arm == "released":
+        beta = preference.released_beta(h_all, o.beta_ori, o.w, generator)
+        return preference.dpo(p.h, beta), beta.expand_as(p.h), torch.ones_like(p.h)
+    m_0, sigma = statistics
+    beta, mask = preference.beta_dpo(h_all, o.beta_ori, o.alpha, m_0, sigma, o.rho, generator)
+    statistics[:] = preference.beta_dpo_statistics(h_all, o.beta_ori, m_0, sigma, o.momentum)
+    return preference.dpo(p.h, beta), beta.expand_as(p.h), mask[mine] * (len(h_all) / mask.sum())
+
+
+def pair_losses(
+    o: Objective, p: Pairs, statistics: list[float], gather: Callable[[Tensor], tuple[Tensor, slice]], seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-pair losses [B], the β each pair was trained with [B], and a factor on its weight [B].
+
+    `statistics` holds M_0 and σ of β-DPO and is moved by it; `gather` gives a [B] tensor of all processes [A] and
+    this process' part of it; `seed` fixes the draws of the two arms that sample.
+    """
+    ones = torch.ones_like(p.logp_w)
+    beta = o.beta_ori * ones
+    match o.arm:
+        case "mm_dpo":
+            beta = preference.dynamic_beta(p.delta, o.beta_ori, o.w, o.k, o.negative_margin)
+            return preference.dpo(p.h, beta), beta, ones
+        case "dpo":
+            return preference.dpo(p.h, o.beta_ori), beta, ones
+        case "odpo":
+            offset = preference.offset_of_margin(p.delta, o.alpha)
+            return preference.dpo_with_offset(p.h, o.beta_ori, offset), beta, ones
+        case "conservative_dpo":
+            return preference.conservative_dpo(p.h, o.beta_ori, o.epsilon), beta, ones
+        case "robust_dpo":
+            return preference.robust_dpo(p.h, o.beta_ori, o.epsilon), beta, ones
+        case "ipo":
+            means = (p.logp_w - p.ref_logp_w) / p.length_w - (p.logp_l - p.ref_logp_l) / p.length_l
+            return preference.ipo(means, o.tau), beta, ones
+        case "simpo":
+            loss = preference.simpo(p.logp_w, p.logp_l, p.length_w, p.length_l, o.beta_ori, o.gamma)
+            return loss, beta, ones
+        case "sft":
+            return preference.sft(p.logp_w, p.length_w), beta, ones
+    return _whole_batch(o, p, statistics, gather, seed)

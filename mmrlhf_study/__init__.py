@@ -1,0 +1,1 @@
+"""The compendium's own code: small world, chapters and pipeline. It calls mmrlhf_core, never the reverse."""

@@ -1,0 +1,190 @@
+"""How well annotators agree: kappa, Krippendorff's alpha, leave-one-out, as what `intervals.bootstrap` takes.
+
+Every statistic here is a function of counts that add up over queries, so a bootstrap draw is a weighting of queries and
+1,000 draws are one sparse product.
+
+Shapes: n ratings, U units (responses), R raters, Q clusters (queries), V scale points, C cells.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from mmrlhf_core.data.records import SCALES, Judgement
+
+POINTS = 5
+
+
+class Ratings(NamedTuple):
+    """Ratings on one scale: value 0 .. V-1, codes of unit, rater and cluster, all [n]; names of the raters."""
+
+    values: np.ndarray
+    units: np.ndarray
+    raters: np.ndarray
+    clusters: np.ndarray
+    names: tuple[str, ...]
+
+
+def frame(judgements: Iterable[Judgement]) -> pd.DataFrame:
+    """Judgements as a table, one row each, with `overall`."""
+    names = ("query", "response", "annotator", *SCALES, "overall", "reason", "seconds", "place", "item", "round")
+    return pd.DataFrame([[getattr(row, name) for name in names] for row in judgements], columns=list(names))
+
+
+def ratings(table: pd.DataFrame, scale: str) -> Ratings:
+    """The ratings on one scale (1 .. V in the table, 0 .. V-1 here)."""
+    units, clusters = (pd.factorize(table[name])[0] for name in ("response", "query"))
+    raters, names = pd.factorize(table["annotator"], sort=True)
+    return Ratings(table[scale].to_numpy() - 1, units, raters, clusters, tuple(names))
+
+
+def cells(clusters: np.ndarray, columns: np.ndarray, weights: np.ndarray, n_columns: int) -> sparse.csr_array:
+    """Sums of `weights` per cluster and column, [Q, C]."""
+    shape = (int(clusters.max()) + 1, n_columns)
+    return sparse.csr_array((np.asarray(weights, float), (clusters, columns)), shape=shape)
+
+
+# ---------------------------------------------------------------- Krippendorff's alpha
+
+
+def coincidences(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
+    """Coincidences of values per cluster, [Q, V * V]: ordered pairs of ratings of a unit, over its ratings less one."""
+    counts = np.zeros((rated.units.max() + 1, points))
+    np.add.at(counts, (rated.units, rated.values), 1)
+    cluster = np.zeros(len(counts), int)
+    cluster[rated.units] = rated.clusters
+    m = counts.sum(-1)
+    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(points)
+    pairs = (pairs / np.maximum(m - 1, 1)[:, None, None]).reshape(len(counts), -1)
+    unit, column = np.nonzero(pairs)
+    return cells(cluster[unit], column, pairs[unit, column], points**2)
+
+
+def alpha(coincidence: np.ndarray, metric: str = "ordinal", points: int = POINTS) -> np.ndarray:
+    """Krippendorff's α = 1 − D_o / D_e from coincidences [..., V * V]; nan where all values are the same.
+
+    `metric` is "ordinal" (distance of mid-ranks), "interval" (distance of values) or "nominal" (same or not).
+    """
+    o = coincidence.reshape(*coincidence.shape[:-1], points, points)
+    n_c = o.sum(-1)
+    if metric == "ordinal":
+        place = n_c.cumsum(-1) - n_c / 2
+    elif metric in ("interval", "nominal"):
+        place = np.broadcast_to(np.arange(float(points)), n_c.shape)
+    else:
+        raise ValueError(f"No metric {metric!r}. Give ordinal, interval or nominal.")
+    delta = (place[..., :, None] - place[..., None, :]) ** 2
+    delta = (delta > 0).astype(float) if metric == "nominal" else delta
+    observed = (o * delta).sum((-1, -2))
+    expected = (n_c[..., :, None] * n_c[..., None, :] * delta).sum((-1, -2)) / np.maximum(n_c.sum(-1) - 1, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected > 0, 1 - observed / expected, np.nan)
+
+
+# ---------------------------------------------------------------- Cohen's kappa
+
+
+class Doubles(NamedTuple):
+    """All pairs of ratings of the same unit by two raters: raters, values and cluster of each, [pairs]."""
+
+    raters: np.ndarray  # [pairs, 2], the smaller code first
+    values: np.ndarray  # [pairs, 2]
+    clusters: np.ndarray
+
+
+def doubles(rated: Ratings) -> Doubles:
+    """Every two ratings of a unit."""
+    order = np.lexsort((rated.raters, rated.units))
+    unit, most = rated.units[order], np.bincount(rated.units).max()
+    both = [np.flatnonzero(unit[:-step] == unit[step:])[:, None] + [0, step] for step in range(1, most)]
+    pairs = order[np.concatenate(both)] if both else np.zeros((0, 2), int)
+    return Doubles(rated.raters[pairs], rated.values[pairs], rated.clusters[pairs[:, 0]])
+
+
+def kappa(confusion: np.ndarray, weights: str = "quadratic", points: int = POINTS) -> np.ndarray:
+    """Cohen's κ = 1 − Σ w o / Σ w e from confusion counts [..., V * V]; nan where no disagreement is possible.
+
+    `weights`: "none" (every disagreement counts 1), "linear" (|i − j|), "quadratic" ((i − j)²).
+    """
+    return _kappa(confusion @ _sums(weights, points))
+
+
+def _sums(weights: str, points: int) -> np.ndarray:
+    """What κ needs of confusion counts, all linear in them: [V * V, 2 V + 2].
+
+    Counts of the first rater's values times w, of the second one's values, the weighted disagreements, all counts.
+    """
+    if weights not in ("none", "linear", "quadratic"):
+        raise ValueError(f"No weights {weights!r}. Give none, linear or quadratic.")
+    gap = np.abs(np.subtract.outer(np.arange(points), np.arange(points))).astype(float)
+    w = {"none": (gap > 0).astype(float), "linear": gap, "quadratic": gap**2}[weights]
+    first, second = np.indices((points, points)).reshape(2, -1)
+    return np.column_stack((w[first], np.eye(points)[second], w.ravel(), np.ones(points**2)))
+
+
+def _kappa(sums: np.ndarray) -> np.ndarray:
+    """κ from what `_sums` makes of the counts, [..., 2 V + 2] to [...]."""
+    points = sums.shape[-1] // 2 - 1
+    expected = sum(sums[..., value] * sums[..., points + value] for value in range(points))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected > 0, 1 - sums[..., -1] * sums[..., -2] / expected, np.nan)
+
+
+def pairwise(rated: Ratings, weights: str = "quadratic", points: int = POINTS) -> sparse.csr_array:
+    """What κ needs of every two raters that share units, per cluster, [Q, P * (2 V + 2)].
+
+    Twelve sums instead of 25 counts, and only for raters who met: 50 raters and 1,000 draws would fill 500 MB else.
+    """
+    two, n = doubles(rated), len(rated.names)
+    met, pair = np.unique(two.raters[:, 0] * n + two.raters[:, 1], return_inverse=True)
+    column = (pair * points + two.values[:, 0]) * points + two.values[:, 1]
+    counts = cells(two.clusters, column, np.ones(len(column)), len(met) * points**2)
+    return counts @ sparse.kron(sparse.eye_array(len(met)), _sums(weights, points), "csr")
+
+
+def mean_kappa(sums: np.ndarray, points: int = POINTS) -> np.ndarray:
+    """Mean κ over every two raters (Light), weighted by their shared units; [..., P * (2 V + 2)] to [...]."""
+    sums = sums.reshape(*sums.shape[:-1], -1, 2 * points + 2)
+    each = _kappa(sums)
+    n = np.where(np.isnan(each), 0, sums[..., -1])
+    with np.errstate(invalid="ignore"):
+        return (np.nan_to_num(each) * n).sum(-1) / n.sum(-1)
+
+
+def against_others(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
+    """Confusion counts of each rater (rows of κ) with all others taken together, per cluster, [Q, R * V * V]."""
+    two, n = doubles(rated), len(rated.names)
+    first = (two.raters[:, 0] * points + two.values[:, 0]) * points + two.values[:, 1]
+    second = (two.raters[:, 1] * points + two.values[:, 1]) * points + two.values[:, 0]
+    both = np.concatenate((two.clusters, two.clusters))
+    return cells(both, np.concatenate((first, second)), np.ones(len(both)), n * points**2)
+
+
+# ---------------------------------------------------------------- leave one out
+
+
+def leave_one_out(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
+    """Per rater: ratings equal to the majority of the others, and ratings where there is one; [Q, R * 2].
+
+    The majority is the single most frequent value among the others; ratings of units without one are not counted.
+    """
+    counts = np.zeros((rated.units.max() + 1, points))
+    np.add.at(counts, (rated.units, rated.values), 1)
+    others = counts[rated.units]
+    others[np.arange(len(others)), rated.values] -= 1
+    top = others.max(-1)
+    counted = (top > 0) & ((others == top[:, None]).sum(-1) == 1)
+    hit = counted & (others.argmax(-1) == rated.values)
+    columns = np.concatenate((rated.raters * 2, rated.raters * 2 + 1))
+    weights = np.concatenate((hit, counted)).astype(float)
+    return cells(np.concatenate((rated.clusters, rated.clusters)), columns, weights, len(rated.names) * 2)
+
+
+def share(counts: np.ndarray) -> np.ndarray:
+    """Hits over tries from cells that alternate between the two, [..., C * 2] to [..., C]."""
+    pairs = counts.reshape(*counts.shape[:-1], -1, 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return pairs[..., 0] / pairs[..., 1]

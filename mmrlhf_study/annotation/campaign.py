@@ -1,0 +1,142 @@
+"""One annotation campaign in MiniWorld from end to end: judge, check, rank, repair ties, expand reasons.
+
+The published files hold only its outcome; `from_published` puts that into the same shape.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from mmrlhf_core.data import graph, records, storage
+from mmrlhf_core.data.records import Critique, Judgement, Pair, Query, Ranking, Response
+from mmrlhf_study.annotation import pairs as pairing
+from mmrlhf_study.miniworld import annotators
+from mmrlhf_study.miniworld.annotators import Annotator, Sheet
+
+Sheets = dict[tuple[str, str], Sheet]  # by (query, annotator)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Everything that came out of it."""
+
+    queries: tuple[Query, ...]
+    responses: tuple[Response, ...]
+    judgements: tuple[Judgement, ...]
+    rankings: tuple[Ranking, ...]  # the panel's first, then each annotator's
+    critiques: tuple[Critique, ...]
+    checked: int  # sheets an expert looked at
+    returned: int  # of these, done again
+
+    @property
+    def panel(self) -> list[Ranking]:
+        return [one for one in self.rankings if one.annotator == "panel"]
+
+
+def by_query(responses: Iterable[Response]) -> dict[str, list[Response]]:
+    """The responses to each query, in order."""
+    groups = defaultdict(list)
+    for one in responses:
+        groups[one.query].append(one)
+    return dict(groups)
+
+
+def _repair(
+    ranking: Ranking, query: Query, responses: Sequence[Response], sheets: Mapping[str, Sheet], seed: int
+) -> tuple[Ranking, Response] | None:
+    """The ranking of a full tie with the response that breaks it, or None where nothing is to be done or can be."""
+    if set(ranking.ranks) != {1}:
+        return None
+    good = fmean(one.overall for sheet in sheets.values() for one in sheet.judgements) >= annotators.GOOD
+    text = annotators.mend(query, good, [one.text for one in responses], seed)
+    if not text:
+        return None
+    added = Response(f"{query.id}/annotator", query.id, "annotator", text)
+    return pairing.extended(ranking, added.id, "damaged" if good else "written"), added
+
+
+def _critiques(sheets: Iterable[Sheet]) -> list[Critique]:
+    """For each response of a query the reason of its typical judgement, expanded by the writer that knows the scene."""
+    given: dict[str, list[tuple[Judgement, str]]] = defaultdict(list)
+    for sheet in sheets:
+        for one, expanded in zip(sheet.judgements, sheet.expanded, strict=True):
+            given[one.response].append((one, expanded))
+    found = []
+    for response, rows in given.items():
+        chosen = pairing.typical(one for one, _ in rows)
+        expanded = next(text for one, text in rows if one is chosen)
+        found.append(Critique(response, chosen.query, chosen.annotator, chosen.reason, expanded, "truth"))
+    return found
+
+
+def simulate(
+    people: Sequence[Annotator],
+    queries: Sequence[Query],
+    responses: Sequence[Response],
+    each: int,
+    shared: int,
+    check_share: float,
+    seed: int,
+) -> Campaign:
+    """Every response judged by `each` annotators (by all in `shared` queries), a share checked, full ties repaired."""
+    asked, said = {query.id: query for query in queries}, by_query(responses)
+    first = annotators.collect(people, queries, said, each, shared, seed)
+    again, experts = annotators.check(first, people, queries, said, check_share, seed)
+    final: dict[str, dict[str, Sheet]] = defaultdict(dict)
+    for (query, name), sheet in (first | again).items():
+        final[query][name] = sheet
+    named = {person.name: person for person in people}
+    panel, added, critiques, extra = [], [], [], []
+    for query, sheets in final.items():
+        ranking, late = pairing.panel([sheet.ranking for sheet in sheets.values()]), {}
+        if repaired := _repair(ranking, asked[query], said[query], sheets, seed):
+            ranking, response = repaired
+            item = {name: sheet.judgements[0].item for name, sheet in sheets.items()}
+            late = {n: annotators.annotate(named[n], asked[query], [response], item[n], item[n], seed) for n in sheets}
+            added.append(response)
+            extra += late.values()
+        panel.append(ranking)
+        critiques += _critiques([*sheets.values(), *late.values()])
+    handed_in = [*first.values(), *again.values(), *extra]
+    return Campaign(
+        tuple(queries),
+        (*responses, *added),
+        tuple(one for sheet in handed_in for one in sheet.judgements),
+        (*panel, *(sheet.ranking for sheet in (*first.values(), *again.values()))),
+        tuple(critiques),
+        len(experts),
+        len(again),
+    )
+
+
+def from_pairs(queries: Sequence[Query], responses: Sequence[Response], pairs: Sequence[Pair]) -> Campaign:
+    """What published pairs say of a campaign: each response's reason, and the order where the pairs are a whole one."""
+    critiques: dict[str, Critique] = {}
+    for pair in pairs:
+        for name, reason in ((pair.chosen, pair.chosen_reason), (pair.rejected, pair.rejected_reason)):
+            critiques.setdefault(name, Critique(name, pair.query, "published", reason))
+    orders = [
+        replace(one, annotator="panel") for group in graph.by_query(pairs).values() if (one := graph.ranking(group))
+    ]
+    return Campaign(tuple(queries), tuple(responses), (), tuple(orders), tuple(critiques.values()), 0, 0)
+
+
+def truth_scores(made: Campaign) -> dict[str, float]:
+    """The true overall score of each response; empty unless the queries are of MiniWorld."""
+    if any(query.source not in ("miniworld", "adversarial") for query in made.queries):
+        return {}
+    return {one.id: float(annotators.verdict(one.text, one.query.partition("~")[0]).score) for one in made.responses}
+
+
+def write(folder: str | Path, made: Campaign, pairs: Sequence[Pair]) -> None:
+    """All records of a campaign below one folder, whole or not at all."""
+    with storage.writing(folder) as temporary:
+        temporary.mkdir()
+        records.write(temporary / "queries.parquet", made.queries, Query)
+        records.write(temporary / "responses.parquet", made.responses, Response)
+        records.write(temporary / "judgements.parquet", made.judgements, Judgement)
+        records.write(temporary / "rankings.parquet", made.rankings, Ranking)
+        records.write(temporary / "critiques.parquet", made.critiques, Critique)
+        records.write(temporary / "pairs.parquet", pairs, Pair)

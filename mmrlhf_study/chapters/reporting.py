@@ -1,0 +1,46 @@
+"""What a chapter leaves for readers: metrics, headline numbers beside the paper's, captioned figures, plot series."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mmrlhf_core.data import storage
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number for the report's front page.
+
+    `low` and `high` bound the 95 % interval, `world` says what it was measured on (such as "MiniWorld"), and
+    `paper` quotes the paper's own number with its table or figure, or is empty. The two are never merged.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    world: str
+    paper: str = ""
+
+
+def write_metrics(stage: str, metrics: Mapping[str, Any], headlines: Iterable[Headline]) -> None:
+    """Write `reports/metrics/<stage>.json`: nested plain numbers and the headline rows; no clock times."""
+    rows = {row.label: {k: v for k, v in asdict(row).items() if k != "label"} for row in headlines}
+    storage.write_json(f"reports/metrics/{stage}.json", {"headline": rows, **metrics})
+
+
+def write_figure(stage: str, name: str, figure: Figure, caption: str) -> None:
+    """Write `reports/figures/<stage>/<name>.png` with its caption inside the file."""
+    target = storage.path(f"reports/figures/{stage}/{name}.png")
+    with storage.writing(target) as temporary:
+        metadata = {"Description": caption, "Software": None}
+        figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight", metadata=metadata)
+
+
+def write_series(stage: str, name: str, rows: pd.DataFrame) -> None:
+    """Write `reports/plots/<stage>/<name>.csv`, the numbers behind a figure."""
+    with storage.writing(f"reports/plots/{stage}/{name}.csv") as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

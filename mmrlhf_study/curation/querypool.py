@@ -1,0 +1,74 @@
+"""The query pool: drawn from MiniWorld or read from real files, written once as a folder that later chapters read.
+
+`<folder>/queries.parquet`, `<folder>/rejects.parquet`, and `<folder>/media.json`, which says where the media lie.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmrlhf_core.data import records, storage
+from mmrlhf_core.data.records import Query, Reject
+from mmrlhf_study.curation import sources
+from mmrlhf_study.curation.sources import Pool, Source
+from mmrlhf_study.miniworld import pool as miniworld
+from mmrlhf_study.miniworld.questions import question
+
+MINIWORLD, PICTURES, CLIPS = "miniworld", "pictures", "clips"
+KINDS = (MINIWORLD, *sources.LAYOUTS, PICTURES, CLIPS)
+
+
+def draw(seed: int, size: int, seen: frozenset[str], folder: str) -> Pool:
+    """`size` queries of MiniWorld, none about a scene in `seen`, with their pictures under `<folder>/media`."""
+    queries = tuple(miniworld.draw_pool(seed, size, seen))
+    miniworld.write_pictures(queries, f"{folder}/media")
+    records.write(f"{folder}/rejects.parquet", [], Reject)
+    return Pool(queries, (), size, 0)
+
+
+def build(
+    kind: str,
+    folder: str,
+    seen: frozenset[str] = frozenset(),
+    files: tuple[str, ...] = (),
+    media: str = "",
+    prompt: str = "",
+    size: int = 0,
+    max_reject_share: float = 0.01,
+    seed: int = 0,
+) -> Pool:
+    """Make the pool in `folder`.
+
+    `kind` is `miniworld`, the layout of `files` (`conversations`, `preferences`), or `pictures` / `clips` for a folder
+    about which every query asks `prompt`. `size` is the number of queries to draw, or of rows to read at most.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"No pool of kind {kind!r}. Give one of {', '.join(KINDS)}.")
+    rejects, place = Path(folder) / "rejects.parquet", f"{folder}/media" if kind == MINIWORLD else media
+    if kind == MINIWORLD:
+        pool = draw(seed, size, seen, folder)
+    elif kind in sources.LAYOUTS:
+        paths = [file for name in files for file in _files(name)]
+        pool = sources.read(paths, Source(kind, kind, storage.path(media)), rejects, max_reject_share, size or None)
+    else:
+        source = Source(kind, "preferences", storage.path(media))
+        pool = sources.read_folder(prompt, kind == CLIPS, source, rejects, max_reject_share)
+    records.write(f"{folder}/queries.parquet", pool.queries, Query)
+    storage.write_json(f"{folder}/media.json", {"folder": place})
+    return pool
+
+
+def _files(name: str) -> list[Path]:
+    """The files a name stands for: one file, or all of a pool's (a folder or a data set in the hub cache)."""
+    file = storage.path(name)
+    return [file] if file.is_file() else sources.find(sources.locate(name), "**/*.*")
+
+
+def read(folder: str) -> tuple[list[Query], Path]:
+    """The queries of a pool and the folder of their media."""
+    place = storage.read_json(f"{folder}/media.json")["folder"]
+    return records.read(f"{folder}/queries.parquet", Query), storage.path(place)
+
+
+def scene_hashes(queries: Iterable[Query]) -> set[str]:
+    """Hashes of the scenes that queries of MiniWorld are about; queries from elsewhere have none."""
+    return {question(query.id).scene.hash for query in queries if query.source == MINIWORLD}

@@ -1,0 +1,143 @@
+"""Every policy answers the same items with the same decoding; answers and settings are kept beside each other.
+
+`<folder>/items.parquet`, `<folder>/answers.parquet`, and `<folder>/settings.json`, without which no number means much:
+decoding, seed, and of each policy the weights' hash, the hash of its chat template and the size it sees pictures in.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmrlhf_core.data import records, storage
+from mmrlhf_core.data.records import Record, Response, column
+from mmrlhf_core.models import policy, prompts
+from mmrlhf_core.models.policy import Policy
+from mmrlhf_core.rollout import generate
+from mmrlhf_study.miniworld.benches import Item
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How all policies are sampled; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+    frames: int = 5  # of a clip
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Record):
+    """One item of the evaluation as text."""
+
+    VERSION: ClassVar[int] = 1
+
+    id: str = column("name of the item, used once", filled=True)
+    set: str = column("set of items it belongs to", filled=True)
+    scene: str = column("hash of the scene; items of one scene are not independent", filled=True)
+    prompt: str = column("the question as it was asked", filled=True)
+    answer: str = column("the full reference answer")
+    key: str = column("the right conclusion; blank for descriptions")
+    options: tuple[str, ...] = column("the lettered options")
+    decline: bool = column("whether the right answer is to decline")
+    label: str = column("the object an attacked picture is about; blank for others")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of every policy in the order of the items, and what writing them took."""
+
+    items: tuple[Item, ...]
+    texts: Mapping[str, tuple[str, ...]]  # by policy, the first being the one compared with
+    tokens: Mapping[str, tuple[int, ...]]  # of each answer, its end included
+    seconds: Mapping[str, float]  # wall time of all answers of a policy
+
+    @property
+    def reference(self) -> str:
+        """The policy that the others are compared with."""
+        return next(iter(self.texts))
+
+
+def policies(folders: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The checkpoints in some folders by name, in order, and those folders that are not there.
+
+    A folder is a checkpoint itself, or holds some; a name is the path behind `models/`.
+    """
+    found, missing = {}, []
+    for folder in folders:
+        place = storage.path(folder)
+        inside = [place] if _is_checkpoint(place) else sorted(filter(_is_checkpoint, place.glob("*")))
+        if not inside:
+            missing.append(folder)
+        for one in inside:
+            name = folder if one == place else f"{folder}/{one.name}"
+            found[name.removeprefix("models/")] = name
+    if not found:
+        raise ValueError(
+            f"No checkpoint in {', '.join(folders) or 'no folder'}. Give folders with config.json in them."
+        )
+    return found, missing
+
+
+def untrained(checkpoints: Mapping[str, str]) -> list[str]:
+    """Those after the first that are a mere reference to it: nothing was trained, so there is nothing to compare."""
+    first, *others = checkpoints
+    return [name for name in others if policy.locate(checkpoints[name]) == policy.locate(checkpoints[first])]
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", policy.REFERENCE))
+
+
+def _facts(name: str, loaded: Policy) -> dict[str, Any]:
+    """What a policy's answers depend on beside the decoding."""
+    template = loaded.processor.chat_template or loaded.processor.tokenizer.chat_template or ""
+    size = loaded.processor.image_processor.size
+    return {
+        "checkpoint": name,
+        "sha256": storage.sha256_tree(policy.locate(name)),
+        "template_sha256": storage.sha256_bytes(template.encode()),
+        "image_size": {key: value for key, value in dict(size).items() if value is not None},
+        "weights": policy.parameters(loaded),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+    }
+
+
+def answer(
+    checkpoints: Mapping[str, str], items: Sequence[Item], how: Decoding, folder: str, batch: int = 64
+) -> Answers:
+    """Have every checkpoint answer every item, one after the other, and write items, answers and settings."""
+    asked, names = [item.prompt(how.frames) for item in items], [item.id for item in items]
+    texts, tokens, seconds, facts = {}, {}, {}, {}
+    sampled = {
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "max_new_tokens": how.max_new_tokens,
+        "seed": how.seed,
+    }
+    for name, checkpoint in checkpoints.items():
+        loaded = policy.load(checkpoint)
+        facts[name], clock = _facts(checkpoint, loaded), time.monotonic()
+        told = generate.sample(loaded, asked, names, 1, batch=batch, desc=name, **sampled)
+        seconds[name] = time.monotonic() - clock
+        texts[name] = tuple(text for (text,) in told)
+        tokens[name] = tuple(len(prompts.answer_ids(loaded.processor, text)) for text in texts[name])
+    made = Answers(tuple(items), texts, tokens, seconds)
+    records.write(f"{folder}/items.parquet", map(_asked, items), Asked)
+    records.write(f"{folder}/answers.parquet", _responses(made, sampled), Response)
+    storage.write_json(f"{folder}/settings.json", {"decoding": asdict(how), "policies": facts})
+    return made
+
+
+def _asked(item: Item) -> Asked:
+    q = item.question
+    return Asked(item.id, item.set, item.scene, q.prompt, q.answer, q.key, q.options, q.decline, item.label)
+
+
+def _responses(made: Answers, sampled: Mapping[str, Any]) -> Iterator[Response]:
+    for name, texts in made.texts.items():
+        for item, text in zip(made.items, texts, strict=True):
+            yield Response(f"{item.id}/{name}", item.id, name, text, **sampled)

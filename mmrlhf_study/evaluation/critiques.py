@@ -1,0 +1,136 @@
+"""Critiques against the truth of MiniWorld: which faults a critique names, which it invents, which it overlooks.
+
+Both ways to write one are read: an annotator's own words (`at b3 wrong . missing at c2 . answer wrong .`) and the same
+in full (`at b3 nothing ? a red circle : wrong .`). A fault is a false claim, a fact left out, or a wrong conclusion.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from mmrlhf_core.data.annotated import Annotated
+from mmrlhf_core.rollout.score import Scored
+from mmrlhf_study.chapters.intervals import bootstrap
+from mmrlhf_study.evaluation.reward_bench import Item
+from mmrlhf_study.miniworld import claims, questions, truth
+from mmrlhf_study.miniworld.scenes import PLACES
+
+ANSWER = "answer"
+_NAMED = "|".join(sorted({place for places in PLACES.values() for place in places}, key=len, reverse=True))
+_FAULT = re.compile(rf"(missing )?at ({_NAMED})\b")
+_LOOKUP = re.compile(rf"at ({_NAMED}) ([^:.]*\?[^:.]*): (right|wrong)")  # place, what is there and claim, verdict
+MEASURES = {  # name: columns of `Tally` whose sums are divided
+    "faults named": ("named", ("named", "missed")),
+    "named faults that are there": ("named", ("named", "invented")),
+    "true claims called right": ("true_kept", ("true_kept", "true_lost")),
+    "false claims called wrong": ("false_found", ("false_found", "false_lost")),
+    "what is there, told rightly": ("seen", ("seen", "unseen")),
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One critique, counted: faults named, invented and missed; claims looked up, by what they are and are called."""
+
+    named: int
+    invented: int
+    missed: int
+    true_kept: int  # true claims called right
+    true_lost: int  # true claims called wrong
+    false_found: int  # false claims called wrong
+    false_lost: int  # false claims called right
+    seen: int  # claims looked up with what is there told rightly
+    unseen: int  # the others
+
+
+def faults(critique: str) -> frozenset[str]:
+    """What a critique calls a fault: `at <place>`, `missing at <place>` or `answer`; any text is allowed."""
+    found = set()
+    for sentence in " ".join(critique.lower().split()).split("."):
+        sentence = sentence.strip()
+        if sentence.split(" ")[0] in (ANSWER, "decline") and "wrong" in sentence.split():
+            found.add(ANSWER)
+        elif (place := _FAULT.match(sentence)) and (place[1] or sentence.split()[-1] == "wrong"):
+            found.add(f"{place[1] or ''}at {place[2]}")
+    return frozenset(found)
+
+
+def tally(critique: str, response: str, query: str) -> Tally:
+    """Hold a critique of a response to a query of MiniWorld against the scene."""
+    question = questions.question(query)
+    said, true = faults(critique), faults(truth.critique(response, question))
+    counts = {(right, called): 0 for right in (True, False) for called in ("right", "wrong")}
+    seen = {True: 0, False: 0}
+    for place, looked_up, called in _LOOKUP.findall(critique.lower()):
+        there, thing = questions.compared(looked_up)
+        for claim in claims.read(f"at {place} {thing}"):
+            counts[claims.holds(claim, question.scene), called] += 1
+            seen[claims.telling(there) == claims.telling(question.scene.at(place))] += 1
+    return Tally(
+        len(said & true), len(said - true), len(true - said),
+        counts[True, "right"], counts[True, "wrong"], counts[False, "wrong"], counts[False, "right"],
+        seen[True], seen[False],
+    )  # fmt: skip
+
+
+def in_world(data: Iterable[Annotated]) -> bool:
+    """Whether all queries are of MiniWorld, so that their truth is known."""
+    return all(one.query.source in ("miniworld", "adversarial") for one in data)
+
+
+def true_critiques(data: Iterable[Annotated]) -> dict[str, str]:
+    """The true critique of every response, by its id."""
+    return {
+        name: truth.critique(text, questions.question(one.query.id))
+        for one in data
+        for name, text in one.responses.items()
+    }
+
+
+def true_scores(found: Iterable[Item]) -> list[tuple[float, float]]:
+    """Overall truth scores of both responses of every pair: how far the truth itself orders them as people do."""
+    asked = [(questions.question(item.query), item) for item in found]
+    return [(float(truth.check(item.chosen, q).score), float(truth.check(item.rejected, q).score)) for q, item in asked]
+
+
+Written = tuple[str, str, str]  # critique, response, query
+
+
+def by_model(scored: Iterable[Scored], texts: Mapping[str, str]) -> list[Written]:
+    """The critiques a reward model wrote (the first of each response); `texts` by id of the response."""
+    return [(one.critiques[0], texts[one.response], one.query) for one in scored]
+
+
+def by_people(data: Iterable[Annotated], kind: str) -> list[Written]:
+    """The reasons of one kind that annotators gave."""
+    return [
+        (text, one.responses[name], one.query.id) for one in data for name, text in one.reasons(kind).items() if text
+    ]
+
+
+def table(found: Mapping[str, Iterable[Written]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Every measure of every writer, from its (critique, response, query); intervals are bootstraps over queries.
+
+    A measure that a writer's critiques leave open (an annotator's own words look no claim up) has no row.
+    """
+    names, rows = [item.name for item in fields(Tally)], []
+    for writer, items in found.items():
+        sums: dict[str, np.ndarray] = {}
+        for critique, response, query in items:
+            sums[query] = sums.get(query, 0) + np.array(astuple(tally(critique, response, query)), float)
+        counts = np.array(list(sums.values()))
+        for measure, (part, whole) in MEASURES.items():
+            columns = counts[:, [names.index(part), *(names.index(name) for name in whole)]]
+            if columns[:, 1:].sum():
+                value, low, high = bootstrap(columns, _ratio, draws, seed)
+                rows.append((writer, measure, float(value), float(low), float(high), int(columns[:, 1:].sum())))
+    return pd.DataFrame(rows, columns=["writer", "measure", "value", "low", "high", "of"])
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """The first column over the sum of the others."""
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1:].sum(-1)

@@ -1,0 +1,290 @@
+"""Nine of the paper's ten dimensions in MiniWorld: items drawn once by seed, scored by program against the truth.
+
+A set of items shares family, tasks and form; a bench scores the answers to one set or more with the metric of the
+benchmark it stands for. The tenth dimension is in `safety`. Scenes come from a range of seeds of their own, and none
+has the hash of a scene given as seen.
+
+Where MiniWorld cannot show what a metric is for: bars are 1 to 8 high, so 5 % of tolerance is none; objects are all
+about equally frequent, so POPE's popular objects are hardly more tempting than random ones. POPE's adversarial objects
+are those that often come together; here a near miss takes their place: one attribute changed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+
+import numpy as np
+from PIL import Image
+
+from mmrlhf_core.models.prompts import Prompt
+from mmrlhf_study.evaluation import metrics
+from mmrlhf_study.miniworld import claims, curriculum, questions, scenes, truth
+from mmrlhf_study.miniworld.questions import Question
+from mmrlhf_study.miniworld.scenes import CELLS, COLOURS, KINDS, Fact, Scene
+
+FIRST_SEED = 5 * 10**7  # of the evaluation range; the examination of chapter 00 begins at 0
+SEEDS = 10**5  # looked through for one set at most
+SETTINGS = ("random", "popular", "adversarial")
+OBJECTS = frozenset(KINDS) | {f"{colour} {kind}" for colour in COLOURS for kind in KINDS}
+SETS = {  # family, tasks, form
+    "chart values": ("chart", ("value",), "open"),
+    "chart options": ("chart", ("tallest", "value"), "mcq"),
+    "sign numbers": ("sign", ("number",), "open"),
+    "sign words": ("sign", ("word",), "open"),
+    "counts": ("shapes", ("count",), "open"),
+    "sums": ("chart", ("sum",), "open"),
+    "attributes": ("shapes", ("colour", "kind"), "open"),
+    "attribute options": ("shapes", ("colour", "kind"), "mcq"),
+    "descriptions": ("shapes", ("describe",), "open"),
+    "small options": ("tiles", ("colour", "kind", "find"), "mcq"),
+    "finding": ("tiles", ("find",), "open"),
+    "movements": ("clip", ("direction", "where"), "mcq"),
+    "clips told": ("clip", ("describe",), "open"),
+    "changes": ("pair", ("changed",), "mcq"),
+    "same places": ("pair", ("same_at",), "open"),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that every policy is asked; items of one scene are not independent."""
+
+    set: str
+    question: Question
+    pictures: tuple[Image.Image, ...] = ()  # shown instead of the scene's own
+    label: str = ""  # the object that an attack is about
+
+    @property
+    def id(self) -> str:
+        return self.question.id
+
+    @property
+    def scene(self) -> str:
+        return self.question.scene.hash
+
+    def prompt(self, frames: int) -> Prompt:
+        """What is asked, as in training; a clip is cut to `frames` frames."""
+        if self.pictures:
+            return Prompt(self.question.prompt, self.pictures)
+        return curriculum.prompt(self.question, frames)
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def fresh_scenes(
+    name: str, family: str, fits: Callable[[Scene], object], n: int, taken: set[str], seed: int
+) -> list[Scene]:
+    """`n` scenes of a set that fit it, none with a hash in `taken`; their hashes are added to it."""
+    start = FIRST_SEED + seed % 1000 * 10**4 + Random(f"evaluate {name}").randrange(10**6) * 10
+    found = []
+    for number in scenes.EVALUATION[start : start + SEEDS]:
+        if len(found) == n:
+            return found
+        scene = scenes.draw(number, family)
+        if scene.hash not in taken and fits(scene):
+            taken.add(scene.hash)
+            found.append(scene)
+    raise ValueError(f"Only {len(found)} of {n} new scenes for {name!r} in {SEEDS:,} seeds. Ask fewer items.")
+
+
+def _allowed(scene: Scene, names: Sequence[str], form: str) -> list[str]:
+    """Those of the tasks that make sense for a scene."""
+    return [task for task in names if task in questions.tasks(scene, form)]
+
+
+def draw(n: int, taken: set[str], seed: int) -> list[Item]:
+    """`n` items of every set (four for POPE), about scenes with no hash in `taken`; their hashes are added to it."""
+    items = []
+    for name, (family, names, form) in SETS.items():
+        fits = partial(_allowed, names=names, form=form)
+        for scene in fresh_scenes(name, family, fits, n, taken, seed):
+            task = Random(f"evaluate {seed} {name} {scene.seed}").choice(fits(scene))
+            items.append(Item(name, questions.ask(scene, task, form)))
+    return items + _pope_items(fresh_scenes("objects", "shapes", bool, n, taken, seed), seed)
+
+
+def _pope_items(found: Sequence[Scene], seed: int) -> list[Item]:
+    """A question to answer with yes, and three with no, about each scene: `is there a red circle at b3 ?`."""
+    popular = [thing for thing, _ in Counter(fact.thing for scene in found for fact in scene.facts).most_common()]
+    items = []
+    for scene in found:
+        rng = Random(f"evaluate {seed} pope {scene.seed}")
+        asked = {"yes": rng.choice(scene.facts)}
+        asked |= {setting: _absent(rng, scene, setting, popular) for setting in SETTINGS}
+        for setting, claim in asked.items():
+            items.append(_object_item(scene, claim, setting))
+    return items
+
+
+def _absent(rng: Random, scene: Scene, setting: str, popular: Sequence[str]) -> Fact:
+    """A claim that does not hold, by POPE's setting."""
+    there = rng.choice(scene.facts)
+    if setting == "adversarial":
+        near = Fact(there.place, scenes.vary(rng, there.thing))
+        moved = Fact(rng.choice([cell for cell in CELLS if scene.at(cell) == scenes.NOTHING]), there.thing)
+        return rng.choice((near, moved))
+    if setting == "popular":
+        here = {fact.thing for fact in scene.facts}
+        return Fact(there.place, next((thing for thing in popular if thing not in here), scenes.vary(rng, there.thing)))
+    claim = there
+    while claims.holds(claim, scene):
+        place = rng.choice(CELLS)
+        claim = Fact(place, scenes.thing(rng, scene.family, place))
+    return claim
+
+
+def _object_item(scene: Scene, claim: Fact, setting: str) -> Item:
+    """The question whether a claim holds, in the words of the task `exists_at`."""
+    key = "yes" if claims.holds(claim, scene) else "no"
+    seen = Fact(claim.place, scene.at(claim.place))
+    answer = questions.compose(scene.family, [seen], key)
+    prompt = f"is there {claim.thing} at {claim.place} ?"
+    asked = questions.ask(scene, "exists_at")
+    made = replace(asked, id=f"{asked.id}~{setting}", prompt=prompt, key=key, evidence=(claim.place,), answer=answer)
+    return Item(f"objects {setting}", made)
+
+
+# ---------------------------------------------------------------- measures
+
+Columns = Callable[[str, Item, str], tuple[float, ...]]  # answer, item, the reference policy's answer
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., columns + 1], the number of answers last, to [...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How answers become a number; the first column is how good an answer is, 0 to 1, also where less is better."""
+
+    name: str
+    unit: str
+    higher: bool  # whether more is better
+    columns: Columns
+    statistic: Statistic
+    share: int | None = None  # the column of 0 and 1 whose mean in percent the number is, where it is one
+
+
+def percent(sums: np.ndarray) -> np.ndarray:
+    """The mean of the first column in percent."""
+    return 100 * sums[..., 0] / sums[..., -1]
+
+
+def _key_letter(item: Item) -> str:
+    return "abcd"[item.question.options.index(item.question.key)]
+
+
+def _pope(text: str, item: Item, _: str) -> tuple[float, ...]:
+    said, key = metrics.yes_no(text), item.question.key
+    return float(said == key), *metrics.pope_columns(said, key), float(key == "yes")
+
+
+def _there(item: Item) -> set[str]:
+    """The objects of a scene, as one names them with colour and without."""
+    words = [fact.thing.split() for fact in item.question.scene.facts]
+    return {phrase for _, *rest in words for phrase in (rest[-1], " ".join(rest[-2:]))}
+
+
+def _chair(text: str, item: Item) -> tuple[float, float, float]:
+    return metrics.chair_columns(metrics.objects(text, OBJECTS), _there(item))
+
+
+def _chair_i(text: str, item: Item, _: str) -> tuple[float, ...]:
+    wrong, mentions, some = _chair(text, item)
+    return 1 - wrong / max(mentions, 1), wrong, mentions, some
+
+
+def _chair_s(text: str, item: Item, _: str) -> tuple[float, ...]:
+    wrong, mentions, some = _chair(text, item)
+    return 1 - some, wrong, mentions, some
+
+
+def judged(text: str, item: Item) -> float:
+    """The truth checker as judge: helpfulness and faithfulness, 1 to 5 each, put on 0 to 1."""
+    seen = truth.check(text, item.question)
+    return (seen.helpfulness + seen.faithfulness - 2) / 8
+
+
+def _preferred(item: Item) -> metrics.Judge:
+    """The truth checker as a judge of two answers: score, then faults; it cannot see which one came first."""
+
+    def worth(text: str) -> tuple[int, int]:
+        seen = truth.check(text, item.question)
+        return seen.score, -seen.wrong - len(seen.missing)
+
+    return lambda a, b: None if worth(a) == worth(b) else 1 + (worth(b) > worth(a))
+
+
+def _won(text: str, item: Item, other: str) -> tuple[float, ...]:
+    return (metrics.both_orders(_preferred(item), text, other),)
+
+
+def _matching(match: Callable[[str, Sequence[str]], float]) -> Columns:
+    return lambda text, item, _: (match(text, [item.question.key]),)
+
+
+EXACT = Measure("exact match", "%", True, _matching(metrics.exact_match), percent, 0)
+RELAXED = Measure("relaxed accuracy", "%", True, _matching(metrics.relaxed_match), percent, 0)
+ANLS = Measure("ANLS", "%", True, _matching(metrics.anls), percent)
+OPTION = Measure(
+    "option letter", "%", True,
+    lambda text, item, _: (float(metrics.option_letter(text, item.question.options) == _key_letter(item)),), percent, 0,
+)  # fmt: skip
+POPE = Measure("accuracy", "%", True, _pope, percent, 0)
+CHAIR_I = Measure("CHAIR-i", "%", False, _chair_i, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[0])
+CHAIR_S = Measure("CHAIR-s", "%", False, _chair_s, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[1], 3)
+JUDGE = Measure(
+    "judge, relative", "% of the reference", True, lambda text, item, _: (judged(text, item),),
+    lambda s: 20 + 0.8 * percent(s),
+)  # fmt: skip
+POINTS = Measure(
+    "judge, points", "1 to 5", True, lambda text, item, _: (judged(text, item),), lambda s: 1 + percent(s) / 25
+)
+WON = Measure("win rate, a tie is half", "%", True, _won, percent)  # against itself 50
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A measure of the answers to some sets, and the row of the paper's tables it stands for."""
+
+    name: str
+    dimension: str
+    counterpart: str  # row of `benchmarks.ROWS`
+    sets: tuple[str, ...]
+    measure: Measure
+
+
+BENCHES = (
+    Bench("chart values", "chart", "ChartQA", ("chart values",), RELAXED),
+    Bench("chart options", "chart", "AI2D", ("chart options",), OPTION),
+    Bench("sign numbers", "chart", "DocVQA", ("sign numbers",), ANLS),
+    Bench("sign words", "ocr", "TextVQA", ("sign words",), EXACT),
+    *(
+        Bench(f"objects, {setting}", "hallucination", f"POPE {setting}", ("objects yes", f"objects {setting}"), POPE)
+        for setting in SETTINGS
+    ),
+    Bench("objects told (i)", "hallucination", "Obj-Hal CHAIR-i", ("descriptions",), CHAIR_I),
+    Bench("objects told (s)", "hallucination", "Obj-Hal CHAIR-s", ("descriptions",), CHAIR_S),
+    Bench("counts", "math", "MathVista format", ("counts",), EXACT),
+    Bench("sums", "math", "MathVerse", ("sums",), EXACT),
+    Bench("attributes", "general", "VQAv2", ("attributes",), EXACT),
+    Bench("attribute options", "general", "MMBench", ("attribute options",), OPTION),
+    Bench("descriptions", "conversation", "LLaVA-Wild all", ("descriptions",), JUDGE),
+    Bench("descriptions against base", "conversation", "WildVision win rate", ("descriptions",), WON),
+    Bench("small options", "high_resolution", "MME-RealWorld en", ("small options",), OPTION),
+    Bench("finding", "high_resolution", "RealWorldQA", ("finding",), EXACT),
+    Bench("movements", "video", "Video-MME w/o caption", ("movements",), OPTION),
+    Bench("clips told", "video", "VideoDC", ("clips told",), POINTS),
+    Bench("changes", "multi_image", "MMMU-Pro vision", ("changes",), OPTION),
+    Bench("same places", "multi_image", "LLaVA-Interleave", ("same places",), EXACT),
+)
+
+
+def pope_table(answers: Sequence[str], items: Sequence[Item]) -> dict[str, metrics.Pope]:
+    """POPE's numbers in its three settings, from the answers of one policy."""
+    found = {}
+    for setting in SETTINGS:
+        sets = ("objects yes", f"objects {setting}")
+        rows = np.array([_pope(t, i, "") for t, i in zip(answers, items, strict=True) if i.set in sets]).reshape(-1, 7)
+        found[setting] = metrics.pope(rows[:, 1:6].sum(0), rows[:, 6].sum())
+    return found

@@ -1,0 +1,83 @@
+"""What MiniWorld's base models learn from: scenes with several examples each, drawn by a mix of tasks and habits."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from random import Random
+
+from mmrlhf_core.models.prompts import Prompt, spread
+from mmrlhf_core.training.sft import Example, Lesson
+from mmrlhf_study.miniworld import questions, render, scenes
+from mmrlhf_study.miniworld.questions import Question
+from mmrlhf_study.miniworld.scenes import Scene
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the examples: descriptions, claims to verify, and for the rest questions.
+
+    `terse` is the share of answers that leave the evidence out, `obliging` the share of requests to be declined
+    that are answered all the same: habits a model picks up from its data.
+    """
+
+    describe: float = 0.25
+    verify: float = 0.35
+    terse: float = 0.0
+    obliging: float = 0.0
+
+
+def words() -> list[str]:
+    """The words of MiniWorld as the tokenizer wants them: letters and digits, or one other character."""
+    return sorted({piece for word in questions.vocabulary() for piece in re.findall(r"\w+|[^\w\s]", word)})
+
+
+def prompt(question: Question, frames: int) -> Prompt:
+    """The question with its pictures; a clip is cut to `frames` frames."""
+    images = tuple(render.render(question.scene))
+    if question.scene.family == "clip":
+        return Prompt(question.prompt, clip=spread(images, frames))
+    return Prompt(question.prompt, images=images)
+
+
+def draw(rng: Random, scene: Scene, mix: Mix) -> tuple[Question, str]:
+    """One question about a scene by the mix, and the answer to learn."""
+    roll, names = rng.random(), questions.tasks(scene)
+    if roll < mix.verify:
+        question = questions.verify(scene, rng.randrange(10**6))
+    elif roll < mix.verify + mix.describe and "describe" in names:
+        question = questions.ask(scene, "describe")
+    else:
+        name = rng.choice([name for name in names if name != "describe"])
+        form = "mcq" if name in questions.tasks(scene, "mcq") and rng.random() < 0.3 else "open"
+        question = questions.ask(scene, name, form)
+    return question, habit(rng, question, mix)
+
+
+def habit(rng: Random, question: Question, mix: Mix) -> str:
+    """The reference answer as this mix gives it: whole, without evidence, or obliging where it should decline."""
+    declines = question.decline and rng.random() >= mix.obliging
+    if question.decline and not declines:
+        place = "bottom" if question.key[:1].isdigit() else "middle"
+        facts = [*question.facts, scenes.Fact(place, question.scene.at(place))]
+        return questions.compose("sign", facts, question.key)
+    if question.key and question.task != "verify" and rng.random() < mix.terse:
+        return questions.compose(question.scene.family, [], question.key, declines)
+    return question.answer
+
+
+def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> Lesson:
+    """Up to `each` different examples about one scene; they share its pictures."""
+    rng = Random(f"lesson {seed} {scene.family} {scene.seed}")
+    drawn = [draw(rng, scene, mix) for _ in range(3 * each)]
+    answers = {question.prompt: answer for question, answer in drawn}
+    shown = prompt(drawn[0][0], frames)
+    return [Example(replace(shown, text=text), answer) for text, answer in islice(answers.items(), each)]
+
+
+def train_scenes(counts: Iterable[int], seed: int) -> list[Scene]:
+    """Scenes to learn from, `counts` of each family in the order of `scenes.FAMILIES`, in one random order."""
+    seeds = scenes.TRAIN[seed % 1000 * 10**4 :]
+    pairs = zip(scenes.FAMILIES, counts, strict=True)
+    drawn = [scene for family, n in pairs for scene in scenes.fresh(family, seeds, n, set())]
+    return Random(seed).sample(drawn, len(drawn))

@@ -1,0 +1,1 @@
+"""What stands beside the main road: plans, harnesses, people's tools, exports."""

@@ -1,0 +1,265 @@
+"""The compute budget of each profile, stage by stage: `python -m mmrlhf_study.tools.budget --machine 32x80GB`.
+
+Models, queries, arms, seeds, grid, batches and layout are what `params.yaml` says with the profile put over it. Prompt
+and response lengths, which no parameter states, are assumptions and are printed with the result.
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from functools import cache
+
+import transformers as hf
+
+from mmrlhf_core.data import storage
+from mmrlhf_core.models import policy
+from mmrlhf_study.miniworld import curriculum, miniature, recipes
+from mmrlhf_study.pipeline import params
+from mmrlhf_study.pipeline.params import BaseModels, Params
+from mmrlhf_study.tools import plan
+from mmrlhf_study.tools.plan import Geometry, Machine, Query
+
+
+def _onevision(width: int, layers: int, heads: int, mlp: int, vocabulary: int, tied: bool) -> hf.PreTrainedConfig:
+    """Configuration with the published sizes: SigLIP so400m at 384 pixels in front of a Qwen2 text model."""
+    text = hf.Qwen2Config(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=mlp,
+        num_key_value_heads=heads // 7, vocab_size=vocabulary, tie_word_embeddings=tied,
+    )  # fmt: skip
+    return hf.LlavaOnevisionConfig(text_config=text, tie_word_embeddings=tied)
+
+
+PUBLISHED = {
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": _onevision(3584, 28, 28, 18944, 152128, False),
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": _onevision(896, 24, 14, 4864, 151936, True),
+}
+
+
+@cache
+def _miniature(width: int, layers: int) -> hf.PreTrainedConfig:
+    """The miniature that chapter 00 makes at this width."""
+    size = recipes.size(width, layers)
+    return miniature.build_config(
+        "llava_onevision", miniature.build_processor("llava_onevision", curriculum.words(), size), size
+    )
+
+
+def _config(p: BaseModels, name: str = "base") -> hf.PreTrainedConfig:
+    """Configuration of the model `name`, found by going back to what it started from."""
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    if name not in p.names:
+        return hf.AutoConfig.from_pretrained(policy.locate(name), local_files_only=True)
+    number = p.names.index(name)
+    if p.starts[number] == recipes.SCRATCH:
+        return _miniature(p.widths[number], p.layers[number])
+    return _config(p, p.starts[number])
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What no parameter says: a query, and the tokens of a critique."""
+
+    query: Query
+    critique: int
+
+
+ASSUMED = {
+    "smoke": Typical(Query(60, 30, 4, 2), 40),
+    "mini": Typical(Query(60, 40, 4, 2), 60),
+    "single_gpu": Typical(Query(3000, 200, 4, 5), 200),
+    "paper": Typical(Query(7000, 200, 4, 10), 200),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One profile's base policy and amounts; `query` and `critique` are no longer than the parameters allow."""
+
+    config: hf.PreTrainedConfig
+    queries: int
+    query: Query
+    critique: int
+    p: Params
+
+    @property
+    def stage(self) -> int:
+        """ZeRO stage of the preference runs; 0 where their layout is none of DeepSpeed's."""
+        layout = self.p.mm_dpo.layout
+        return int(layout[-1]) if layout.startswith("zero") else 0
+
+    @property
+    def per_run(self) -> float:
+        """Queries of one preference run: the training split or fewer, times its epochs."""
+        m, split = self.p.mm_dpo, self.p.annotation
+        trained = self.queries * (1 - split.dev_share - split.test_share)
+        return min(m.queries or trained, trained) * m.epochs
+
+
+def parameters(name: str) -> Params:
+    """The parameters of a profile: `params.yaml` as it is when it is in that profile, else with its file over it."""
+    content = params.load_yaml(storage.path("params.yaml"))
+    current = params.parse(content).base.profile
+    if name == current:
+        return params.parse(content)
+    if current != params.PROFILES[0]:
+        raise params.ParamsError(
+            f"params.yaml is in profile {current!r}, and a plan of {name!r} needs the default under it. "
+            f"Ask for the plan of {current!r}, or go back to the default first: git checkout params.yaml"
+        )
+    return params.parse(params.merge(content, params.load_yaml(storage.path(f"profiles/{name}.yaml"))))
+
+
+def profile(name: str) -> Profile:
+    """What a profile's parameters say, and what is assumed for it.
+
+    Responses are as many as there are responders, unless preferences come from a file.
+    """
+    p, typical = parameters(name), ASSUMED[name]
+    queries = (
+        p.curation.image_queries + p.curation.video_queries + sum(p.curation.safety_counts) + p.curation.adversarial
+    )
+    responses = len(p.base_models.responders) if p.annotation.preferences == "miniworld" else typical.query.K
+    query = replace(typical.query, K=responses, R=min(typical.query.R, p.annotation.max_new_tokens))
+    critique = min(typical.critique, p.reward_model.max_new_tokens)
+    return Profile(_config(p.base_models), queries, query, critique, p)
+
+
+MACHINES = {
+    "2-core-cpu": Machine(gpus=1, memory=24, bandwidth=20, peak=0.2, link=20),
+    "24GB-gpu": Machine(gpus=1, memory=24, bandwidth=1008, peak=165, link=32),
+    "8x80GB": Machine(gpus=8, memory=80, bandwidth=3350, peak=989, link=400),
+    "32x80GB": Machine(gpus=32, memory=80, bandwidth=3350, peak=989, link=50),
+}
+DEFAULT_MACHINE = {"smoke": "2-core-cpu", "mini": "2-core-cpu", "single_gpu": "24GB-gpu", "paper": "32x80GB"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cost of one stage in one layout: tokens through the language model, FLOPs, optimizer steps, seconds."""
+
+    name: str
+    layout: str
+    tokens: float
+    flops: float
+    steps: float  # optimizer steps; 0 where nothing is trained
+    seconds: float
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.steps / self.seconds if self.steps else 0.0
+
+
+def _train(
+    name: str, layout: str, g: Geometry, zero: int, m: Machine, q: Query, queries: float, batch: int, online: bool
+) -> Stage:
+    """Training that sees `queries` queries in all, one in a micro-batch on each GPU, `batch` in an optimizer step."""
+    flops = plan.step_flops(g, layout, q, reference=online)
+    seconds = queries / m.gpus * plan.step_seconds(g, m, flops, zero)
+    tokens = queries * plan.text_tokens(layout, q) * (2 if online else 1)
+    return Stage(name, layout, tokens, queries * flops, queries / batch, seconds)
+
+
+def _forward(name: str, layout: str, g: Geometry, m: Machine, q: Query, queries: float) -> Stage:
+    """One forward over `queries` queries: reference log-probabilities, or scores."""
+    flops = sum(plan.forward_flops(g, layout, q).values())
+    seconds = queries / m.gpus * plan.step_seconds(g, m, flops, 0, training=False)
+    return Stage(name, layout, queries * plan.text_tokens(layout, q), queries * flops, 0, seconds)
+
+
+def _write(name: str, g: Geometry, m: Machine, q: Query, texts: int, tokens: int, queries: float) -> Stage:
+    """Sampling: one prefill of the prompt, then `texts` texts of `tokens` tokens written together."""
+    prefill = sum(plan.forward_flops(g, "tree", Query(q.P, 1, 1, q.crops)).values())
+    written = texts * tokens
+    flops = prefill + written * (g.flops["text"] + g.flops["head"])
+    each = plan.step_seconds(g, m, prefill, 0, training=False) + plan.decode_seconds(g, m, tokens, texts)
+    return Stage(name, "tree", queries * (q.P + written), queries * flops, 0, queries / m.gpus * each)
+
+
+def stages(p: Profile, m: Machine, layout: str) -> list[Stage]:
+    """Every stage that runs the model, with all its arms and seeds; `layout` is that of training.
+
+    Per-pair training has its reference online. Self-improvement is counted for rounds of one.
+    """
+    g, q, online = plan.geometry(p.config), p.query, layout == "per_pair"
+    r, o, own = p.p.reward_model, p.p.mm_dpo, p.p.self_improvement
+    judged, sampled = replace(q, R=q.R + p.critique), replace(q, K=own.samples)
+    learned = r.steps * r.batch * r.accumulation * len(r.arms) * len(r.seeds)
+    runs = o.seeds * (1 + len(o.arms) + len(set(o.sft_weights) - {o.sft_weight}))
+    cells = o.seeds * len([w for w in p.p.sensitivity.w if w]) * len(p.p.sensitivity.k)  # w = 0 is the arm dpo
+    conditions = len(own.arms) + len(own.fewer) * len(own.sized) + len(own.more_rounds) * bool(own.repeated)
+    asked = min(own.queries, p.queries) * own.seeds
+    step, step_own = (part.batch * part.accumulation * part.processes for part in (o, own))
+    rows = [_train("reward_model", layout, g, 0, m, judged, learned, r.batch * r.accumulation, False)]
+    rows.append(_write("critiques", g, m, q, q.K, p.critique, p.queries))
+    rows.append(_forward("margins", "once" if online else layout, g, m, judged, p.queries))
+    if not online:
+        rows.append(_forward("reference", layout, g, m, q, p.queries))
+    rows.append(_train("mm_dpo", layout, g, p.stage, m, q, runs * p.per_run, step, online))
+    rows.append(_train("sensitivity", layout, g, p.stage, m, q, cells * p.per_run, step, online))
+    rows.append(_write("self_sampling", g, m, q, own.samples, q.R, asked))
+    trained = asked * conditions * own.epochs
+    rows.append(_train("self_improvement", layout, g, p.stage, m, sampled, trained, step_own, online))
+    return rows
+
+
+def _amount(value: float) -> str:
+    """A number with a metric letter: 1.2 P, 340 G."""
+    for power, letter in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def report(name: str, machine: Machine) -> str:
+    """The plan as text: assumptions, memory per GPU by part, then every stage, tree against per pair."""
+    p = profile(name)
+    g, q = plan.geometry(p.config), p.query
+    lines = [
+        f"profile {name}: {g.total / 1e9:.3g} B parameters, {p.queries} queries of P={q.P} R={q.R} K={q.K}, "
+        f"{q.crops} crops, critiques of {p.critique} tokens (lengths are assumptions)",
+        f"machine: {machine.gpus} × {machine.memory:g} GiB, {machine.bandwidth:g} GB/s, {machine.peak:g} TFLOP/s at "
+        f"{machine.utilisation:.0%} utilisation (assumed), links {machine.link:g} GB/s, ZeRO-{p.stage}",
+        "",
+        f"{'GiB per GPU':<20}{'tree':>10}{'per pair':>10}",
+    ]
+    used = {layout: plan.memory(g, layout, q, p.stage, machine.gpus) for layout in ("tree", "per_pair")}
+    lines += [f"{part:<20}{used['tree'][part]:>10.3f}{used['per_pair'][part]:>10.3f}" for part in used["tree"]]
+    totals = {layout: sum(parts.values()) for layout, parts in used.items()}
+    lines.append(f"{'total':<20}{totals['tree']:>10.3f}{totals['per_pair']:>10.3f}")
+    lines += [f"{layout} does not fit in {machine.memory:g} GiB" for layout, t in totals.items() if t > machine.memory]
+    lines += ["", f"{'stage':<18}{'layout':<10}{'tokens':>9}{'FLOPs':>9}{'steps/s':>9}{'GPU-hours':>11}"]
+    for layout in ("tree", "per_pair"):
+        rows = stages(p, machine, layout)
+        for row in rows:
+            speed = f"{row.steps_per_second:.3g}" if row.steps else ""
+            hours = row.seconds * machine.gpus / 3600
+            lines.append(
+                f"{row.name:<18}{row.layout:<10}{_amount(row.tokens):>9}{_amount(row.flops):>9}{speed:>9}{hours:>11.3g}"
+            )
+        hours = sum(row.seconds for row in rows) * machine.gpus / 3600
+        lines += [f"{'all':<18}{layout:<10}{'':>27}{hours:>11.3g}", ""]
+    return "\n".join(lines)
+
+
+def _machine(known: str, given: argparse.Namespace) -> Machine:
+    """A machine by name with the figures that were given put over it."""
+    names = ("gpus", "memory", "bandwidth", "peak", "link", "utilisation")
+    figures = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    return replace(MACHINES[known], **figures)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m mmrlhf_study.tools.budget", description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", choices=sorted(DEFAULT_MACHINE), default="paper")
+    parser.add_argument("--machine", choices=sorted(MACHINES), help="a known machine; figures below go over it")
+    parser.add_argument("--gpus", type=int)
+    for name, unit in (("memory", "GiB"), ("bandwidth", "GB/s"), ("peak", "TFLOP/s"), ("link", "GB/s")):
+        parser.add_argument(f"--{name}", type=float, help=f"{unit} of one GPU")
+    parser.add_argument("--utilisation", type=float, help="share of the peak that is reached")
+    given = parser.parse_args(arguments)
+    print(report(given.profile, _machine(given.machine or DEFAULT_MACHINE[given.profile], given)))
+
+
+if __name__ == "__main__":
+    main()

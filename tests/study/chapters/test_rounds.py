@@ -1,0 +1,156 @@
+"""Rounds of self-improvement: same queries and steps for every arm, passes counted, odd policies and rankings taken."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from self_answers import always, ask, save_policy
+
+from mmrlhf_core.data import storage
+from mmrlhf_core.data.records import Pair, Response
+from mmrlhf_core.models import policy, reward
+from mmrlhf_core.rollout import generate
+from mmrlhf_core.rollout.sampling import Answers, Sampling
+from mmrlhf_core.training.job import Job
+from mmrlhf_core.training.losses import Objective
+from mmrlhf_study.chapters import rounds
+from mmrlhf_study.chapters.experiment import Experiment
+from mmrlhf_study.chapters.rounds import Condition, Lab
+
+CHOOSE = generate.choose
+TRAINING = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_train_epochs": 1}
+TRAINING |= {"learning_rate": 1e-3, "logging_steps": 1}
+
+
+@pytest.fixture
+def queries(project):
+    return ask(project / "media", 4)
+
+
+def often_ends(monkeypatch, end):
+    """Let every third token be the end, as random weights hardly ever choose it."""
+
+    def ending(logits, temperature, top_p, uniform):
+        return torch.where(uniform < 1 / 3, end, CHOOSE(logits, temperature, top_p, uniform))
+
+    monkeypatch.setattr(generate, "choose", ending)
+
+
+@pytest.fixture
+def lab(project, monkeypatch):
+    save_policy("models/base")
+    often_ends(monkeypatch, policy.load("models/base").processor.tokenizer.eos_token_id)
+    reward.save("models/reward", reward.create(policy.load("models/base"), seed=3))
+    job = Job("models/base", "", "media", "scratch/self/reference", "scratch/self/runs", training=TRAINING, frames=2)
+    how = Sampling(n=4, max_new_tokens=5)
+    rewards = {"own": "models/reward"}
+    return Lab(rewards, how, 4, "hardest", 0.0, Experiment(job, "scratch/self/rows"), Objective("dpo"), "scratch/self")
+
+
+def go(lab, condition, queries, annotated=None):
+    tokens = {one.query: one.prompt for one in lab.draw(lab.base, queries, 0)}
+    return rounds.run(lab, condition, 0, queries, annotated or {}, tokens)
+
+
+def weights(folder):
+    return policy.load(folder).model.state_dict()
+
+
+def test_the_conditions_of_an_experiment():
+    found = rounds.conditions(["own", "truth"], 8, [2, 4], ["own"], [2, 3], "own")
+    assert [(one.arm, one.n, one.rounds) for one in found] == [
+        ("own", 8, 1), ("truth", 8, 1), ("own", 2, 1), ("own", 4, 1), ("own", 8, 2), ("own", 8, 3)
+    ]  # fmt: skip
+    assert len({one.name for one in found}) == len(found)
+    with pytest.raises(ValueError, match="'weak'"):
+        rounds.conditions(["own"], 8, [], ["weak"], [], "")
+    with pytest.raises(ValueError, match="between 1 and 7"):
+        rounds.conditions(["own"], 8, [8], ["own"], [], "")
+
+
+def test_queries_are_selected_by_seed_and_name_to_a_multiple(queries):
+    assert rounds.select(queries, 4, 3, 7) == rounds.select(queries[::-1], 4, 3, 7)
+    assert len(rounds.select(queries, 4, 3, 7)) == 3
+    assert {q.id for q in rounds.select(queries, 9, 2, 7)} == {q.id for q in queries}
+    with pytest.raises(ValueError, match="need a multiple of 6"):
+        rounds.select(queries, 9, 6, 7)
+
+
+def test_people_give_the_pair_they_put_furthest_apart(queries):
+    said = [Response(name, queries[0].id, "m", name) for name in "abc"]
+    pairs = [Pair(queries[0].id, *names, steps=steps) for names, steps in (("ab", 1), ("ac", 2), ("bc", 1))]
+    row = rounds.people(queries[:1], said, pairs, "hardest")[queries[0].id]
+    assert (row.responses, row.winners, row.losers) == (("a", "c"), (0,), (1,))
+    assert len(rounds.people(queries[:1], said, pairs, "all")[queries[0].id].winners) == 3
+    with pytest.raises(ValueError, match="no annotated pair"):
+        rounds.people(queries[:2], said, pairs, "all")
+
+
+def test_signals_know_what_they_should(lab, queries):
+    answers = [Answers(query.id, (query.prompt, "nothing", "nothing"), (1,) * 3, (True,) * 3, 9) for query in queries]
+    for arm in ("truth", "random", "own"):
+        for one in lab.signal(arm, queries, answers, 0):
+            assert one.scores[1] == one.scores[2]
+    assert lab.signal("random", queries, answers, 0) != lab.signal("random", queries, answers, 1)
+    assert {one.question for one in lab.signal("truth", queries, answers, 0)} == {0}
+    assert {one.question for one in lab.signal("own", queries, answers, 0)} == {18}
+    with pytest.raises(ValueError, match="'weak' has no reward model"):
+        lab.signal("weak", queries, answers, 0)
+
+
+def test_an_arm_trains_and_its_passes_add_up(lab, queries):
+    one = go(lab, Condition("random", 3), queries)
+    assert one.queries == 4
+    assert one.paired + one.alike + one.tied + one.unusable == 4
+    assert one.steps == 2
+    answers = lab.draw("models/base", queries, 0)
+    assert one.sampled == sum(said.prompt + sum(said.tokens[:3]) for said in answers)
+    assert one.rated == 0
+    made = rounds.rank(lab, Condition("random", 3), "models/base", queries, 0)
+    tokens = {said.query: said.prompt for said in answers}
+    tokenizer = lab.processor.tokenizer
+    size = sum(tokens[row.id] + sum(len(tokenizer(text).input_ids) + 1 for text in row.responses) for row in made.rows)
+    assert one.trained == 4 * size  # forward, twice as much backward, and the reference
+    before, after = weights("models/base"), weights(one.model)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert go(lab, Condition("random", 3), queries) == one  # found again
+    rounds.keep("models/self/random", one, lab.base)
+    assert all(torch.equal(after[name], value) for name, value in weights("models/self/random").items())
+    assert storage.read_json("models/self/random/training.json") == {"passes": one.sampled + one.trained}
+
+
+def test_more_rounds_take_the_same_queries_and_steps(lab, queries, monkeypatch):
+    seen = []
+    draw = Lab.draw
+    monkeypatch.setattr(Lab, "draw", lambda *a, **how: seen.append((a[1], [q.id for q in a[2]])) or draw(*a, **how))
+    one = go(lab, Condition("own", 4, 2), queries)
+    rounds_ = seen[1:]
+    assert sorted(name for _, names in rounds_ for name in names) == sorted(query.id for query in queries)
+    assert [len(names) for _, names in rounds_] == [2, 2]
+    assert rounds_[0][0] == "models/base"
+    assert rounds_[1][0] != "models/base"
+    assert one.steps == 2
+    assert one.rated > 0
+
+
+@pytest.mark.parametrize(
+    ("token", "n", "why"),
+    [("end", 4, "alike"), (None, 4, "unusable"), (None, 1, "alike")],
+    ids=["ends", "never", "one"],
+)
+def test_a_policy_without_a_usable_pair_stays_what_it_is(lab, queries, monkeypatch, token, n, why):
+    made = policy.load("models/base")
+    made = always(made, made.processor.tokenizer.eos_token_id if token else None)
+    monkeypatch.setattr(policy, "load", lambda name, *rest: made)
+    monkeypatch.setattr(generate, "choose", CHOOSE)
+    one = go(lab, Condition("truth", n), queries)
+    assert (one.model, one.steps, one.trained, one.paired) == ("models/base", 0, 0, 0)
+    assert getattr(one, why) == 4
+    rounds.keep("models/self/truth", one, lab.base)
+    assert policy.locate("models/self/truth") == policy.locate("models/base")
+
+
+def test_scores_all_equal_are_told_and_train_nothing(lab, queries):
+    far = replace(lab, tie=float("inf"))  # every two scores are tied, and blank answers with them
+    one = go(far, Condition("own", 4), queries)
+    assert (one.tied + one.alike, one.paired, one.model) == (4, 0, "models/base")

@@ -1,0 +1,71 @@
+"""The pool by name: drawn or read, written once, read back the same."""
+
+import pytest
+from PIL import Image
+
+from mmrlhf_core.data import records, storage
+from mmrlhf_core.data.records import Reject
+from mmrlhf_study.curation import querypool
+from mmrlhf_study.miniworld import scenes
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_drawn_pool_is_whole_reproducible_and_leaves_seen_scenes_out(project):
+    first = querypool.build("miniworld", "data/pool", size=40, seed=2)
+    before = storage.sha256_tree(project / "data")
+    querypool.build("miniworld", "data/pool", size=40, seed=2)
+    assert storage.sha256_tree(project / "data") == before
+    queries, media = querypool.read("data/pool")
+    assert tuple(queries) == first.queries
+    assert all((media / path).is_file() for query in queries for path in query.media)
+    assert records.read("data/pool/rejects.parquet", Reject) == []
+    hashes = querypool.scene_hashes(queries)
+    assert hashes
+    other = querypool.build("miniworld", "data/other", seen=frozenset(hashes), size=40, seed=2)
+    assert not hashes & querypool.scene_hashes(other.queries)
+    assert all(scene.hash not in hashes for scene in scenes.fresh("shapes", scenes.TRAIN, 5, hashes))
+
+
+def test_a_folder_of_pictures_is_a_pool_with_its_rejects(project):
+    for number in range(4):
+        (project / "album").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(project / f"album/{number}.png")
+    (project / "album/broken.png").write_bytes(b"no picture")
+    pool = querypool.build("pictures", "data/pool", media="album", prompt="what is it ?", max_reject_share=0.5)
+    queries, media = querypool.read("data/pool")
+    assert (len(queries), len(pool.rejects), pool.rows) == (4, 1, 5)
+    assert media == project / "album"
+    assert querypool.scene_hashes(queries) == set()
+    assert not (project / "data/pool/media").exists()
+
+
+def test_published_files_are_a_pool(project):
+    (project / "media").mkdir()
+    Image.new("RGB", (64, 64)).save(project / "media/a.png")
+    storage.write_json(
+        "rows.json",
+        [
+            {
+                "id": "x",
+                "image": "a.png",
+                "conversations": [
+                    {"from": "human", "value": "<image>\nwhat is it?"},
+                    {"from": "gpt", "value": "a square"},
+                ],
+            }
+        ],
+    )
+    querypool.build("conversations", "data/pool", files=("rows.json",), media="media")
+    (query,), _ = querypool.read("data/pool")
+    assert (query.prompt, query.answer) == ("what is it?", "a square")
+
+
+def test_an_unknown_kind_is_named(project):
+    with pytest.raises(ValueError, match="No pool of kind 'llava'"):
+        querypool.build("llava", "data/pool")

@@ -1,0 +1,287 @@
+"""Arms beside each other: tables by hand, tests that find what is there, judges asked rightly, costs counted."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import reward_world as world
+import torch
+
+from mmrlhf_core.data.records import Pair
+from mmrlhf_core.models import prompts, reward
+from mmrlhf_core.models.prompts import Prompt
+from mmrlhf_core.rollout import score
+from mmrlhf_core.training.reward_dataset import Asked
+from mmrlhf_study.annotation import judge
+from mmrlhf_study.chapters import reward_plots, reward_summary
+from mmrlhf_study.chapters.intervals import Estimate
+from mmrlhf_study.evaluation import critiques, reward_bench, reward_study
+from mmrlhf_study.evaluation.reward_bench import Item
+from mmrlhf_study.miniworld import pool
+
+ITEMS = [Item(q, q, c, "?", "the better one", "worse", names=(f"{q}/0", f"{q}/{k}"))
+         for q, c, n in (("a", "long", 2), ("b", "long", 1), ("c", "short", 1)) for k in range(1, n + 1)]  # fmt: skip
+GOOD, BAD, TIE = (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)
+
+
+def test_an_overview_by_hand():
+    # seed 1: a right wrong, b right, c right; seed 2: a right right, b tie, c wrong
+    runs = {"arm": [[GOOD, BAD, GOOD, GOOD], [GOOD, GOOD, TIE, BAD]]}
+    made = reward_study.overview(ITEMS, runs, 50).set_index(["arm", "category"])
+    every = made.loc["arm", "all"]
+    assert (every.acc, every.acc_plus) == (5 / 8, pytest.approx((2 + 1) / 6))
+    assert (every.acc_worst_seed, every.acc_best_seed, every.ties, every["nan"]) == (0.5, 0.75, 0.5, 0)
+    assert (made.loc["arm", "long"].acc, made.loc["arm", "short"].acc) == (4 / 6, 0.5)
+    assert every.acc_low <= every.acc <= every.acc_high
+    coin = made.loc["chance", "all"]
+    assert (coin.acc, coin.acc_plus) == (0.5, pytest.approx((0.25 + 0.5 + 0.5) / 3))
+    single = reward_study.overview(ITEMS, {"arm": runs["arm"][:1]}, 50).set_index(["arm", "category"]).loc["arm", "all"]
+    assert (single.acc, single.acc_plus) == reward_bench.shares(ITEMS, runs["arm"][0])
+    broken = [[(float("nan"), 0.0), *runs["arm"][0][1:]]]
+    assert reward_study.overview(ITEMS, {"arm": broken}, 50)["nan"].iloc[-2] == 1
+    words = reward_study.in_words(reward_study.overview(ITEMS, runs, 50))
+    assert list(words.index) == ["arm", "chance"]
+    assert words.loc["arm", "short"].startswith("0.50 [")
+
+
+def test_the_papers_numbers_stand_beside_and_are_never_merged():
+    made = reward_study.overview(ITEMS, {"no critique": [[GOOD] * 4]}, 50)
+    shown = reward_study.beside_paper(made, {"no critique": "no critique"})
+    assert shown.loc["all", ("no critique", "paper")] == "0.75 / 0.50"
+    assert shown.loc["all", ("no critique", "MiniWorld")] == "1.00 / 1.00"
+    assert shown.loc["safety", ("no critique", "MiniWorld")] == "–"
+
+
+def many(n=60):
+    return [Item(f"q{k // 3}", f"q{k // 3}", "long", "?", "b", "w") for k in range(n)]
+
+
+def test_comparisons_find_a_difference_and_none_where_there_is_none():
+    found, rng = many(), np.random.default_rng(0)
+    strong = [GOOD if draw < 0.9 else BAD for draw in rng.random(60)]
+    weak = [GOOD if draw < 0.4 else BAD for draw in rng.random(60)]
+    same = [GOOD if draw < 0.9 else BAD for draw in rng.random(60)]
+    runs = {"strong": [strong, strong], "weak": [weak], "same": [same], "copy": [strong]}
+    asked = [("strong", "weak"), ("strong", "same"), ("strong", "copy")]
+    made = reward_study.comparisons(found, runs, asked, 200).set_index(["arm", "against"])
+    assert made.p_holm["strong", "weak"] < 0.01
+    assert made.low["strong", "weak"] > 0
+    assert made.value["strong", "weak"] == pytest.approx(
+        np.mean([s == GOOD for s in strong]) - np.mean([w == GOOD for w in weak])
+    )
+    assert made.p_holm["strong", "same"] > 0.05
+    assert (made.value["strong", "copy"], made.p["strong", "copy"]) == (0, 1)
+    assert (made.p_holm >= made.p).all()
+    assert np.isnan(made.d_z["strong", "copy"])
+    assert reward_study.comparisons(found, runs, [], 200).empty
+
+
+def test_seeds_are_told_from_items():
+    one = [GOOD] * 2 + [BAD] * 2
+    made = reward_study.seeds_table(ITEMS, {"steady": [one, one], "single": [one]}).set_index("arm")
+    assert list(made.index) == ["steady"]
+    assert made.between_seeds["steady"] == made.rest["steady"] == 0 < made.between_items["steady"]
+    moving = reward_study.seeds_table(ITEMS, {"moving": [[GOOD] * 4, [BAD] * 4]})
+    assert moving.between_seeds[0] > 0 == moving.between_items[0]
+
+
+# ---------------------------------------------------------------- judges
+
+
+def test_point_wise_asks_about_each_text_of_a_query_once():
+    asked = []
+
+    def by_length(prompts_, texts):
+        asked.extend(zip(prompts_, texts, strict=True))
+        return [float(len(text)) for text in texts]
+
+    shown = {name: Prompt(name) for name in "abc"}
+    scores = reward_study.point_wise(by_length, ITEMS, shown)
+    assert scores == reward_bench.by_length(ITEMS)
+    assert len(asked) == len(set(asked)) == 6
+    assert {prompt.text for prompt, _ in asked} == {"a", "b", "c"}
+
+
+def test_pair_wise_judges_are_asked_in_both_orders(monkeypatch):
+    asked = []
+
+    def always_first(policy, prompts_, pairs):
+        asked.extend(pairs)
+        return [1] * len(pairs)
+
+    monkeypatch.setattr(reward_study, "prefer", always_first)
+    ways = reward_study.pair_wise(None, ITEMS, {name: Prompt(name) for name in "abc"})
+    assert ways.summary()["prefers_first"] == 1
+    assert reward_bench.shares(ITEMS, ways.scores()) == (0, 0)
+    assert asked[:2] == [("the better one", "worse"), ("worse", "the better one")]
+
+
+@pytest.fixture(scope="module")
+def base():
+    made = world.fresh()
+    with torch.no_grad():
+        for weight in made.model.parameters():
+            weight.mul_(4 if weight.dim() > 1 else 1)
+    return made
+
+
+def test_untrained_judges_read_the_next_word_whatever_the_batch(base):
+    asked = [Prompt("is there a circle ?"), Prompt("how many red shapes are there ?"), Prompt("is there a circle ?")]
+    said = ["yes", "the answer is 2 .", "no"]
+    points = judge.rate(base, asked, said)
+    assert points == pytest.approx([judge.rate(base, [a], [s])[0] for a, s in zip(asked, said, strict=True)], abs=1e-5)
+    assert all(1 <= value <= 5 for value in points)
+    assert len(set(points)) == 3
+    logp = judge.next_words(base, [prompts.rating(base.processor, asked[0], "yes")], prompts.RATINGS)
+    assert logp.exp().sum().item() == pytest.approx(1)
+    assert points[0] == pytest.approx((logp[0].exp() * torch.arange(1, 6)).sum().item(), abs=1e-5)
+    pairs = [("yes", "no"), ("no", "yes")]
+    for number, way in enumerate(judge.prefer(base, asked[:2], pairs)):
+        told = prompts.comparison(base.processor, asked[number], *pairs[number])
+        first, second = judge.next_words(base, [told], prompts.PLACES)[0].tolist()
+        assert way == (1 if first > second else 2)
+    with pytest.raises(ValueError, match="begin with the same token"):
+        judge.next_words(base, asked, ("1", "1"))
+    with pytest.raises(ValueError, match=r"holds '<\|im_end\|>'"):
+        judge.rate(base, asked[:1], ["<|im_end|>"])
+
+
+# ---------------------------------------------------------------- critiques and their cost
+
+
+def scored(n=2):
+    texts = ("right .", "at b3 wrong . answer wrong .")
+    return score.Scored("q", "q/0", 2.0, (1.0, 3.0)[:n], texts[:n], (True, False)[:n], False, "m")
+
+
+def test_the_mean_of_the_first_critiques():
+    (one,) = reward_study.averaged([scored()], 1)
+    assert (one.score, one.scores, one.critiques, one.finished) == (1.0, (1.0,), ("right .",), (True,))
+    (both,) = reward_study.averaged([scored()], 2)
+    assert both == scored()
+    with pytest.raises(ValueError, match="has 2 critiques; 3 were asked for"):
+        reward_study.averaged([scored()], 3)
+
+
+def test_what_a_score_takes_by_hand(base, tmp_path):
+    pool.write_pictures(world.made()[0].queries, tmp_path)
+    data, model = world.data()[:2], reward.create(base)
+    asked = Asked(base.processor, model.form, tmp_path, 3)
+    done = score.score(model, score.works(data, tmp_path, 3), score.Decoding(max_new_tokens=4))
+    found = reward_study.effort(model, data, done, asked)
+    words = reward_study.critique_tokens(model, done)
+    texts = [len(set(one.responses.values())) for one in data]
+    first = {one.response: one for one in done}
+    read = written = 0
+    for one in data:
+        prompt, prefix, _ = asked(one)
+        for name in {text: name for name, text in one.responses.items()}.values():
+            own = len(reward.opening(base.processor, model.form, prompt, one.responses[name]))
+            critique = len(reward.literal(base.processor, first[name].critiques[0])) + 1
+            assert words[one.query.id, name] == critique
+            read, written = read + 2 * own + critique, written + critique
+        read += 2 * len(prefix)
+    n = sum(texts)
+    assert (found["tokens read"], found["tokens written"]) == (pytest.approx(read / n), pytest.approx(written / n))
+    layers = sum(w.numel() for w in base.model.model.language_model.layers.parameters())
+    layers += base.model.model.language_model.norm.weight.numel()
+    head = base.model.get_output_embeddings().weight.numel()
+    assert found["GFLOP"] == pytest.approx(2 * (layers * (read + written) + head * written) / n / 1e9)
+    plain = reward.create(base, critique=False)
+    silent = reward_study.effort(plain, data, score.score(plain, score.works(data, tmp_path, 3)), asked)
+    assert silent["tokens written"] == 0
+    assert silent["GFLOP"] < found["GFLOP"]
+    given = score.score(
+        model, score.works(data, tmp_path, 3, {name: "right ." for one in data for name in one.responses})
+    )
+    assert reward_study.effort(model, data, given, asked)["tokens written"] == 0
+    some, spent = reward_study.timed(plain, score.works(data, tmp_path, 3), score.Decoding(), 8, "timed")
+    assert [one.response for one in some] == [name for one in data for name in one.responses]
+    assert spent > 0
+
+
+# ---------------------------------------------------------------- said
+
+
+def test_headlines_and_sentences_say_what_the_tables_say():
+    runs = {"no critique": [[GOOD, BAD, GOOD, GOOD]], "expanded reasons": [[GOOD] * 4], "longer response": [[BAD] * 4]}
+    made = reward_study.overview(ITEMS, runs, 50)
+    compared = reward_study.comparisons(ITEMS, runs, [("expanded reasons", "no critique")], 50)
+    heads = reward_summary.headlines(made, Estimate(0.2, 0.25, 0.3))
+    assert [one.label for one in heads if "longer" in one.label] == []
+    assert heads[0].paper == "ACC 0.75, ACC+ 0.50 (Tab. 4)"
+    assert all(one.low <= one.value <= one.high and one.world == "MiniWorld" for one in heads)
+    rows = made[made.category == "all"].rename(columns={"arm": "way"})
+    costs = rows.assign(**{"tokens written": [0.0, 3.0, 9.0, 1.0], "GFLOP": [1.0, 1.5, 2.5, 2.0], "ms": 0.1})
+    quality = pd.DataFrame(
+        {"writer": ["a", "b"], "measure": "faults named", "value": 0.5, "low": 0.4, "high": 0.6, "of": 9}
+    )
+    said = reward_summary.sentences(made, compared, Estimate(0.2, 0.1, 0.3), made[:1], compared, quality, costs)
+    assert "longer response: ACC 0.00 [0.00, 0.00] (below chance), ACC+ 0.00." in said
+    assert any("expanded reasons: ACC 1.00" in line and "above chance" in line for line in said)
+    assert any("are not told apart: +0.250" in line for line in said)
+    assert "faults named: a 0.50 [0.40, 0.60]; b 0.50 [0.40, 0.60]." in said
+    assert any("longer response takes 2.5 times the operations of no critique (9 tokens" in line for line in said)
+    tied = reward_study.overview(ITEMS, {"judge": [[TIE] * 4]}, 50)
+    (judged, *_) = reward_summary.sentences(
+        tied, compared[:0], Estimate(0.2, 0.1, 0.3), made[:0], compared[:0], quality, costs
+    )
+    assert judged.startswith("judge: ACC 0.00 [0.00, 0.00] (below chance, 100% of the pairs tied)")
+    plain = reward_summary.metrics(made, compared, made[:1], compared, quality, costs, pd.Series({"test": np.int64(4)}))
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert "ms" not in plain["costs"]["no critique"]
+    nested = reward_summary.keyed(compared.assign(d_z=float("nan")), "arm", "against")
+    assert "d_z" not in nested["expanded reasons"]["no critique"]
+    assert nested["expanded reasons"]["no critique"]["value"] == 0.25
+
+
+def test_what_the_test_is_asked_with(tmp_path):
+    data = world.data()
+    pool.write_pictures(world.made()[0].queries, tmp_path)
+    made = reward_study.work_of(data, tmp_path, 3, "expanded", 0)
+    assert list(made) == ["test", "other pictures", "given critiques", "true critiques"]
+    assert all(one.critiques is None for name in ("test", "other pictures") for one in made[name])
+    assert [one.critiques for one in made["given critiques"]] == [one.reasons("expanded") for one in data]
+    assert {one.query for one in made["other pictures"]} < {one.query for one in made["test"]}
+    first = next(iter(data[0].responses))
+    gap = replace(data[0], critiques={k: v for k, v in data[0].critiques.items() if k != first})
+    assert "given critiques" not in reward_study.work_of([gap], tmp_path, 3, "raw", 0)
+    away = replace(data[0], query=replace(data[0].query, source="file"))
+    assert "true critiques" not in reward_study.work_of([away], tmp_path, 3, "raw", 0)
+
+
+def test_other_pictures_are_compared_on_their_own_pairs():
+    pairs = [Pair(item.query, *item.names) for item in ITEMS]
+    swapped = [score.Scored(q, name, value, (value,), ("",), (True,), False)
+               for q, name, value in (("a", "a/0", 0.0), ("a", "a/1", 1.0), ("a", "a/2", -1.0))]  # fmt: skip
+    some, runs = reward_study.beside_other_pictures(ITEMS, {"arm": [GOOD, BAD, TIE, GOOD]}, {"arm": swapped}, pairs)
+    assert some == ITEMS[:2]
+    assert runs == {"arm, own pictures": [[GOOD, BAD]], "arm, other pictures": [[(0.0, 1.0), (0.0, -1.0)]]}
+    assert reward_study.pooled(some, [[GOOD, BAD], [TIE, TIE]]) == ([GOOD, BAD, TIE, TIE], ["a"] * 4)
+
+
+def test_cards_show_scores_and_critiques_as_text():
+    found, pairs = world.made()
+    known = reward_plots.Records(found.queries, found.responses)
+    pair = pairs[0]
+    two = [replace(scored(1), query=pair.query, response=name, score=value, critiques=("<b>wrong</b> .",))
+           for name, value in ((pair.chosen, 1.5), (pair.rejected, -2.0))]  # fmt: skip
+    shown = reward_plots.cards([pair], two, known, "nowhere")
+    assert "score +1.50, after: &lt;b&gt;wrong&lt;/b&gt;" in shown
+    assert "score -2.00" in shown
+    assert "<b>wrong" not in shown
+
+
+def test_names_below_a_figure_do_not_run_into_each_other():
+    rows = pd.DataFrame(
+        [(writer, name, 0.5, 0.4, 0.6) for name in critiques.MEASURES for writer in ("one", "two")],
+        columns=["writer", "measure", "value", "low", "high"],
+    )
+    figure = reward_plots.critiques(rows)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == len(critiques.MEASURES)
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

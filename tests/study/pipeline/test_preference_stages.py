@@ -1,0 +1,152 @@
+"""The stages without a chapter: rows and reference, and the cells of the grid."""
+
+import ast
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tiny_project import ROOT
+
+from mmrlhf_core.data import records, storage
+from mmrlhf_core.data.records import Pair, Query, Response
+from mmrlhf_core.models import policy
+from mmrlhf_core.rollout.score import Decoding, Margin
+from mmrlhf_core.training.dataset import RankedRow
+from mmrlhf_core.training.losses import Objective
+from mmrlhf_study.chapters import grid
+from mmrlhf_study.evaluation import gains
+from mmrlhf_study.miniworld import curriculum, miniature
+from mmrlhf_study.pipeline import cell, clean, params, preference
+
+SIZE = miniature.Size(
+    width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
+)
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+CHANGES = {"queries": 3, "questions": 2, "seeds": 2, "batch": 2, "max_new_tokens": 4, "frames": 2}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small project: a tiny base, five annotated queries of MiniWorld with margins, and its parameters."""
+    folder = tmp_path_factory.mktemp("stages")
+    (folder / "dvc.yaml").touch()
+    policy.save(folder / "models/base", miniature.create("llava_onevision", curriculum.words(), SIZE, 0))
+    rng, queries, responses, pairs = np.random.default_rng(0), [], [], []
+    for number in range(5):
+        name = f"shapes-{10**8 + number}-describe-open"
+        (folder / "data/queries/media").mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+        picture.save(folder / f"data/queries/media/{number}.png")
+        queries.append(Query(name, "describe it .", "image", (f"{number}.png",), category="long", source="miniworld"))
+        responses += [
+            Response(f"{name}/{k}", name, "m", text) for k, text in enumerate(("a red .", "a blue .", "no ."))
+        ]
+        part = "train" if number < 4 else "dev"
+        pairs += [
+            Pair(name, f"{name}/{a}", f"{name}/{b}", steps=b - a, split=part) for a, b in ((0, 1), (0, 2), (1, 2))
+        ]
+    for name, some in (("queries", queries), ("responses", responses), ("pairs", pairs)):
+        records.write(folder / f"data/annotations/{name}.parquet", some)
+    margins = [Margin(p.query, p.chosen, p.rejected, float(n % 3), 0.5, "rm") for n, p in enumerate(pairs)]
+    records.write(folder / "data/rewards/margins.parquet", margins)
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given["base"]["threads"] = 1
+    given["mm_dpo"] |= CHANGES
+    (folder / "params.yaml").write_text(yaml.safe_dump(given))
+    return folder
+
+
+@pytest.fixture
+def project(made, monkeypatch):
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_rows_variants_and_reference_are_written_once_for_all(project, capsys):
+    assert preference.main() == 0
+    assert "train: 3 queries, 9 pairs" in capsys.readouterr().out
+    files = ("train", "train_hardest", "train_shuffled", "dev")
+    rows = {name: records.read(f"data/preference/{name}.parquet", RankedRow) for name in files}
+    ids = [row.id for row in rows["train"]]
+    assert ids == [row.id for row in rows["train_hardest"]] == [row.id for row in rows["train_shuffled"]]
+    assert [len(row.winners) for row in rows["train_hardest"]] == [1, 1, 1]
+    assert len(rows["dev"]) == 1
+    cached = {file.name for file in storage.path("data/preference/reference").rglob("*.safetensors")}
+    assert preference.main() == 0
+    assert cached == {file.name for file in storage.path("data/preference/reference").rglob("*.safetensors")}
+
+
+@pytest.mark.parametrize("name", ["margins", "pairs"])
+def test_what_is_missing_ends_in_a_sentence(project, capsys, name):
+    place, kind = {"margins": ("rewards", Margin), "pairs": ("annotations", Pair)}[name]
+    file = storage.path(f"data/{place}/{name}.parquet")
+    whole = file.read_bytes()
+    some = records.read(file, kind)
+    records.write(file, some[1:] if name == "margins" else [replace(pair, split="dev") for pair in some])
+    try:
+        assert preference.main() == 2
+    finally:
+        file.write_bytes(whole)
+    expected = {"margins": "1 of 15 pairs have no margin", "pairs": "No pair is in part train"}[name]
+    assert capsys.readouterr().err.startswith(f"preference: {expected}")
+
+
+def test_a_cell_is_trained_graded_on_dev_and_leaves_no_run(project):
+    assert preference.main() == 0
+    assert cell.main(["0.5", "1.0"]) == 0
+    answers = records.read("data/sensitivity/w0.5-k1.0/answers.parquet", gains.Graded)
+    assert {(one.arm, one.part) for one in answers} == {("w0.5-k1.0", "dev")}
+    assert {one.seed for one in answers} == {1, 2}
+    assert len(answers) == 2 * 8  # two seeds, two questions of four families
+    assert json.loads(storage.path("data/sensitivity/w0.5-k1.0/objective.json").read_text())["k"] == 1.0
+    assert not list(storage.path("scratch/preference").glob("*"))
+
+
+def test_without_scaling_a_cell_is_the_dpo_of_the_chapter(project, capsys):
+    storage.remove(storage.path("data/policies"))
+    assert cell.main(["0", "0.25"]) == 2
+    assert "dpo.parquet is not there, and w = 0 is DPO: put dpo among the arms" in capsys.readouterr().err
+    items = gains.drawn(["math"], 1, set(), 2, 0)
+    graded = gains.grade(items, ["x", "y"], "dpo", 1, Decoding())
+    records.write("data/policies/dpo.parquet", graded)
+    assert cell.main(["0", "0.25"]) == 0
+    assert records.read("data/sensitivity/w0.0-k0.25/answers.parquet", gains.Graded) == [
+        replace(one, arm="w0.0-k0.25") for one in graded if one.part == "dev"
+    ]
+    assert cell.main(["0.5"]) == 2
+
+
+def settings_read(module):
+    """Names of the section `mm_dpo` that a module reads, as `s.name`."""
+    tree = ast.parse((ROOT / f"mmrlhf_study/pipeline/{module}.py").read_text())
+    return {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "s"}
+
+
+def test_stages_depend_on_the_parameters_their_modules_read():
+    known = set(params.MmDpo.__dataclass_fields__)
+    shared = settings_read("preference") & known
+    listed = {name: {p.partition(".")[2] for p in STAGES[name].get("params", []) if "." in p} for name in STAGES}
+    assert listed["sensitivity_cell"] == (shared - {"queries"}) | (settings_read("cell") & known)
+    assert listed["preference"] == {"dtype", "frames", "layout", "media", "processes", "queries"}
+    assert not {"w", "k", "arms", "sft_weights"} & listed["sensitivity_cell"], "another w leaves the grid alone"
+
+
+def test_the_outs_of_a_matrix_are_cleaned_by_their_folder(project):
+    (project / "dvc.yaml").write_text("stages:\n  x:\n    outs:\n      - data/grid/w${item.w}\n")
+    subprocess.run(["git", "init", "-q"], check=True)
+    try:
+        assert storage.path("data/grid") in clean.outputs()
+    finally:
+        (project / "dvc.yaml").write_text("")
+        storage.remove(project / ".git")
+
+
+def test_the_objective_of_a_cell_is_the_one_that_is_read_back(project):
+    grid.write(Objective("mm_dpo", 0.1, 0.0, 2.0), [])
+    grid.write(Objective("mm_dpo", 0.2, 0.5, 2.0, "paper", 0.1), [])
+    cells = [(0.0, 2.0), (0.5, 2.0)]
+    assert [grid.read(cells)[1][one].beta_ori for one in cells] == [0.1, 0.2]
