@@ -19,7 +19,7 @@ from PIL import Image
 from mmrlhf_core.objectives.preference import dpo, log_ratio_margin
 from mmrlhf_core.ranked import plain
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.batch import Query, Tree, build_tree
+from mmrlhf_core.ranked.batch import RankedQuery, Tree, build_tree
 from mmrlhf_core.ranked.logps import hidden_states, response_logps
 from mmrlhf_study.miniworld import miniature
 
@@ -85,19 +85,19 @@ class Case:
     model: hf.PreTrainedModel
     reference: hf.PreTrainedModel
     processor: hf.ProcessorMixin
-    queries: list[Query]
+    queries: list[RankedQuery]
     strings: list[tuple[str, list[str]]]
     pictures: list[Image.Image]
     tree: Tree
     head: torch.nn.Linear
 
     @property
-    def rows(self) -> list[tuple[Query, int]]:
+    def rows(self) -> list[tuple[RankedQuery, int]]:
         """Every response of every query."""
         return [(query, k) for query in self.queries for k in range(len(query.responses))]
 
     @property
-    def pair_rows(self) -> list[tuple[tuple[Query, int], tuple[Query, int]]]:
+    def pair_rows(self) -> list[tuple[tuple[RankedQuery, int], tuple[RankedQuery, int]]]:
         """Every pair, as (winner row, loser row)."""
         return [((query, w), (query, loser)) for query in self.queries for w, loser in query.pairs]
 
@@ -113,7 +113,7 @@ def _strings(part: Part, words: list[str], draw: random.Random, media_tokens: in
     return prompt, [text(draw.randint(*part.response) - 1) + miniature.END for _ in range(count)]
 
 
-def _query(processor: hf.ProcessorMixin, prompt: str, responses: list[str], picture: Image.Image | None) -> Query:
+def _query(processor: hf.ProcessorMixin, prompt: str, responses: list[str], picture: Image.Image | None) -> RankedQuery:
     """Token ids exactly as TRL's collator makes them from the same strings."""
     tokenizer = processor.tokenizer
     ids = [torch.tensor(tokenizer(text, add_special_tokens=False).input_ids) for text in responses]
@@ -122,7 +122,7 @@ def _query(processor: hf.ProcessorMixin, prompt: str, responses: list[str], pict
     media.pop("attention_mask", None)
     pairs = [(w, loser) for w in range(len(ids)) for loser in range(w + 1, len(ids))]
     media = {key: value.to(DEVICE) for key, value in media.items()}
-    return Query(prefix.to(DEVICE), media, [one.to(DEVICE) for one in ids], pairs)
+    return RankedQuery(prefix.to(DEVICE), media, [one.to(DEVICE) for one in ids], pairs)
 
 
 def _model(part: Part, processor: hf.ProcessorMixin, size: miniature.Size, seed: int) -> hf.PreTrainedModel:

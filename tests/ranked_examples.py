@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.batch import Query, encode_prefix
+from mmrlhf_core.ranked.batch import RankedQuery, encode_prefix
 from mmrlhf_core.ranked.vision import vision_tower
-from mmrlhf_core.training.dataset import Example
+from mmrlhf_core.training.dataset import RankedExample
 from mmrlhf_core.training.trainer import RankedModel, arguments
 from mmrlhf_study.miniworld import miniature
 
@@ -41,8 +41,8 @@ def examples(count, seed=0, margins=True, reference=True):
         pairs = [(a, b) for a in range(len(answers)) for b in range(a + 1, len(answers))]
         delta = torch.tensor(rng.normal(1, 1, len(pairs))) if margins else None
         logps = [torch.tensor(rng.normal(-5, 0.1, len(a)), dtype=torch.float32) for a in answers]
-        query = Query(prefix, media, answers, pairs)
-        made.append(Example(f"q{number}", query, delta, logps if reference else None))
+        query = RankedQuery(prefix, media, answers, pairs)
+        made.append(RankedExample(f"q{number}", query, delta, logps if reference else None))
     return made
 
 

@@ -74,14 +74,14 @@ def test_no_row_is_lost_from_file_to_scores(tmp_path, lines):
     assert [published.original_id(pair.query) for pair in pairs] == [line["id"] for line in lines]
 
     base = world.fresh()
-    asked = reward_dataset.Asked(base.processor, reward.form_of(base.processor), tmp_path / "media", 2)
+    asked = reward_dataset.PromptCache(base.processor, reward.form_of(base.processor), tmp_path / "media", 2)
     examples = reward_dataset.RewardExamples(data, "raw", asked)
     assert sum(len(examples[n].query.pairs) for n in range(len(data))) == len(lines)
-    made = reward_run.train(base, examples, reward_run.Settings(2, 2, 1e-3), 1).model
+    made = reward_run.train(base, examples, reward_run.RewardSettings(2, 2, 1e-3), 1).model
     reward.save(tmp_path / "reward", made)
     model = reward.load(tmp_path / "reward")
 
-    done = score.score(model, score.works(data, tmp_path / "media", 2), score.Decoding(max_new_tokens=3), 8)
+    done = score.score(model, score.works(data, tmp_path / "media", 2), score.CritiqueDecoding(max_new_tokens=3), 8)
     assert [(one.query, one.response) for one in done] == [(r.query, r.id) for q in data for r in read.responses
                                                            if r.query == q.query.id]  # fmt: skip
     margins = score.margins(done, pairs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmrlhf_core.data import graph, records
 from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 
-KINDS = ("raw", "expanded")  # an annotator's own words, and the same in full
+REASON_KINDS = ("raw", "expanded")  # an annotator's own words, and the same in full
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Annotated:
 
     def reasons(self, kind: str) -> dict[str, str]:
         """The reasons of one kind by id of the response; blank where there is none."""
-        if kind not in KINDS:
-            raise ValueError(f"No kind of reasons {kind!r}. Give {' or '.join(KINDS)}.")
+        if kind not in REASON_KINDS:
+            raise ValueError(f"No kind of reasons {kind!r}. Give {' or '.join(REASON_KINDS)}.")
         name = "reason" if kind == "raw" else "expanded"
         return {one: getattr(self.critiques[one], name) if one in self.critiques else "" for one in self.responses}
 

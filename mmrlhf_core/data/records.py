@@ -291,7 +291,7 @@ class Reject(Record):
     reason: str = column("why: the kind of fault, a colon, the details", filled=True)
 
 
-KINDS = (Query, Response, Judgement, Ranking, Critique, Pair, Reject)
+RECORD_TYPES = (Query, Response, Judgement, Ranking, Critique, Pair, Reject)
 Kind = TypeVar("Kind", bound=Record)
 
 
@@ -366,7 +366,7 @@ def read(path: str | Path, kind: type[Kind]) -> list[Kind]:
     return rows
 
 
-def dictionary(kinds: Iterable[type[Record]] = KINDS) -> str:
+def dictionary(kinds: Iterable[type[Record]] = RECORD_TYPES) -> str:
     """The data dictionary in Markdown, made from the types."""
     lines = []
     for kind in kinds:

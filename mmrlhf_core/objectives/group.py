@@ -7,7 +7,7 @@ Symbols in `symbols.SYMBOLS`.
 import torch
 from torch import Tensor
 
-EPSILON = 1e-6
+SCALE_FLOOR = 1e-6
 
 
 def advantages(r: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def advantages(r: Tensor) -> Tensor:
     """
     if r.shape[-1] < 2:
         raise ValueError(f"A group needs at least 2 responses to compare and has {r.shape[-1]}. Sample more of them.")
-    return (r - r.mean(-1, keepdim=True)) / (r.std(-1, keepdim=True) + EPSILON)
+    return (r - r.mean(-1, keepdim=True)) / (r.std(-1, keepdim=True) + SCALE_FLOOR)
 
 
 def clipped(logp: Tensor, logp_old: Tensor, advantage: Tensor, clip_ratio: float) -> Tensor:

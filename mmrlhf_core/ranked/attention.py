@@ -17,8 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from mmrlhf_core.ranked.batch import Tree
 
-NAME = "ranked_tree"
-FAMILIES = ("llava_onevision", "qwen2_5_vl", "internvl", "qwen2", "qwen3")
+ATTENTION = "ranked_tree"
+SUPPORTED_FAMILIES = ("llava_onevision", "qwen2_5_vl", "internvl", "qwen2", "qwen3")
 TEXT_MODELS = ("qwen2", "qwen2_5_vl_text", "qwen3")
 
 
@@ -110,8 +110,8 @@ def tree_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, tree_attention)
-AttentionMaskInterface.register(NAME, AttentionMaskInterface()["sdpa"])
+AttentionInterface.register(ATTENTION, tree_attention)
+AttentionMaskInterface.register(ATTENTION, AttentionMaskInterface()["sdpa"])
 
 
 def _refuse(what: str) -> ValueError:
@@ -130,10 +130,10 @@ def check(model: PreTrainedModel) -> None:
     for name, _ in model.named_parameters():
         if name.rsplit(".", 1)[-1] == "sinks":
             raise _refuse(f"{name} is an attention sink")
-    if model.config.model_type not in FAMILIES or text.model_type not in TEXT_MODELS:
+    if model.config.model_type not in SUPPORTED_FAMILIES or text.model_type not in TEXT_MODELS:
         raise _refuse(
             f"Model type {model.config.model_type!r} with text model {text.model_type!r} is not supported "
-            f"(allowed: {', '.join(FAMILIES)}; text: {', '.join(TEXT_MODELS)})"
+            f"(allowed: {', '.join(SUPPORTED_FAMILIES)}; text: {', '.join(TEXT_MODELS)})"
         )
 
 
@@ -153,5 +153,5 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """Check a model and give its text part the tree attention; call once after loading. Returns the same model."""
     check(model)
     text_only = model.config.get_text_config() is model.config
-    model.set_attn_implementation(NAME if text_only else {"text_config": NAME})
+    model.set_attn_implementation(ATTENTION if text_only else {"text_config": ATTENTION})
     return model

@@ -13,7 +13,7 @@ from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True)
-class Query:
+class RankedQuery:
     """One prompt with its media, K responses, and the ordered pairs between them.
 
     prefix: [P] token ids, media placeholders expanded, up to and including the generation prompt.
@@ -134,7 +134,7 @@ class Tree:
         return replace(self, **moved, media=media)
 
 
-def _one(query: Query, number: int, start: int, responses: int) -> dict[str, Tensor]:
+def _one(query: RankedQuery, number: int, start: int, responses: int) -> dict[str, Tensor]:
     """The tensors of one query that begins at token `start`, with `responses` responses packed before it."""
     lengths = torch.tensor([len(response) for response in query.responses])
     parts = torch.cat([torch.tensor([len(query.prefix)]), lengths])
@@ -161,7 +161,7 @@ def _one(query: Query, number: int, start: int, responses: int) -> dict[str, Ten
     }
 
 
-def build_tree(queries: Sequence[Query], multiple: int = 1) -> Tree:
+def build_tree(queries: Sequence[RankedQuery], multiple: int = 1) -> Tree:
     """Pack queries into one sequence, padded at the end to a multiple of `multiple` tokens."""
     if not queries:
         raise ValueError("A batch needs at least one query.")

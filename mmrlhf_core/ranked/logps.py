@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from mmrlhf_core.ranked.attention import NAME, check_dropout, structure
+from mmrlhf_core.ranked.attention import ATTENTION, check_dropout, structure
 from mmrlhf_core.ranked.batch import Tree
 from mmrlhf_core.ranked.vision import TowerCache, embed
 
@@ -50,7 +50,7 @@ def positions(model: PreTrainedModel, tree: Tree) -> Tensor:
 
 def hidden_states(model: PreTrainedModel, tree: Tree, cache: TowerCache | None = None) -> Tensor:
     """Final hidden states [T, D] of a packed batch; `model` went through `attention.prepare`."""
-    if model.config.get_text_config()._attn_implementation != NAME:
+    if model.config.get_text_config()._attn_implementation != ATTENTION:
         raise ValueError("Call mmrlhf_core.ranked.attention.prepare(model) once after loading the model.")
     check_dropout(model)
     embeds = embed(model, tree, cache)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmrlhf_core.ranked.batch import Query
+from mmrlhf_core.ranked.batch import RankedQuery
 from mmrlhf_core.ranked.logps import token_logps
 from mmrlhf_core.ranked.vision import gather
 
-Rows = Sequence[tuple[Query, int]]
+Rows = Sequence[tuple[RankedQuery, int]]
 
 
 def full_sequences(model: PreTrainedModel, rows: Rows, left: bool = False) -> dict[str, Tensor]:

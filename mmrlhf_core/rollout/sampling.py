@@ -24,9 +24,9 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import endpoint, generate, score
 from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
 from mmrlhf_core.rollout.ledger import Ledger
-from mmrlhf_core.rollout.score import Decoding, Work
+from mmrlhf_core.rollout.score import CritiqueDecoding, Work
 
-MOST = 8  # answers to one query, the paper's default and maximum
+MOST_ANSWERS = 8  # answers to one query, the paper's default and maximum
 TOGETHER = 32  # queries that are asked of an engine, or scored, between two writes
 
 
@@ -34,22 +34,27 @@ TOGETHER = 32  # queries that are asked of an engine, or scored, between two wri
 class Sampling:
     """How answers are drawn; temperature 0 is greedy, with n the same answers."""
 
-    n: int = MOST
+    n: int = MOST_ANSWERS
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= MOST or self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+        if (
+            not 1 <= self.n <= MOST_ANSWERS
+            or self.max_new_tokens < 1
+            or self.temperature < 0
+            or not 0 < self.top_p <= 1
+        ):
             raise ValueError(
-                f"{self} is out of range: n from 1 to {MOST}, temperature from 0, top_p in (0, 1], max_new_tokens "
-                "from 1."
+                f"{self} is out of range: n from 1 to {MOST_ANSWERS}, temperature from 0, top_p in (0, 1], "
+                "max_new_tokens from 1."
             )
 
 
 @dataclass(frozen=True, slots=True)
-class Answers(Record):
+class SampledAnswers(Record):
     """The answers of one policy to one query."""
 
     VERSION: ClassVar[int] = 1
@@ -106,7 +111,9 @@ def answer(learner: Policy, prompt: Prompt, name: str, how: Sampling) -> tuple[l
     return cut, inputs["input_ids"].shape[1]
 
 
-def _own(source: str, queries: Sequence[Query], media: str | Path, frames: int, how: Sampling) -> Iterator[Answers]:
+def _own(
+    source: str, queries: Sequence[Query], media: str | Path, frames: int, how: Sampling
+) -> Iterator[SampledAnswers]:
     """Answers of a checkpoint, one query after the other."""
     learner, model = policy.load(source), place(source)
     end = learner.processor.tokenizer.eos_token_id
@@ -114,12 +121,12 @@ def _own(source: str, queries: Sequence[Query], media: str | Path, frames: int, 
         ids, prompt = answer(learner, prompts.of_query(query, media, frames), query.id, how)
         texts = tuple(prompts.answer_text(learner.processor, row) for row in ids)
         finished = tuple(row[-1] == end for row in ids)
-        yield Answers(query.id, texts, tuple(len(row) for row in ids), finished, prompt, how.seed, model)
+        yield SampledAnswers(query.id, texts, tuple(len(row) for row in ids), finished, prompt, how.seed, model)
 
 
 def _remote(
     source: Endpoint, queries: Sequence[Query], media: str | Path, frames: int, how: Sampling, folder: str
-) -> Iterator[Answers]:
+) -> Iterator[SampledAnswers]:
     """Answers of an engine; those that came are kept, also when another one failed."""
     limits = {"temperature": how.temperature, "top_p": how.top_p, "max_tokens": how.max_new_tokens}
     engine = replace(source, as_is=True, **limits)
@@ -139,13 +146,13 @@ def _remote(
         for number, query in enumerate(chosen):
             mine = found[number * how.n : (number + 1) * how.n]
             columns = [tuple(getattr(one, name) for one in mine) for name in ("text", "answer_tokens", "finished")]
-            yield Answers(query.id, *columns, mine[0].prompt_tokens, how.seed, place(source))
+            yield SampledAnswers(query.id, *columns, mine[0].prompt_tokens, how.seed, place(source))
 
 
 def draw(
     source: str | Endpoint, queries: Sequence[Query], media: str | Path, frames: int, how: Sampling, folder: str,
     desc: str = "samples",
-) -> list[Answers]:  # fmt: skip
+) -> list[SampledAnswers]:  # fmt: skip
     """n answers to each query, in their order, from a checkpoint (folder or hub id) or an engine.
 
     Finished queries lie below `folder`; a run that was killed goes on behind the last of them, and a second run reads
@@ -162,7 +169,7 @@ def draw(
         found = _remote(*asked, folder) if isinstance(source, Endpoint) else _own(*asked)
         for one in tqdm(found, desc=desc, unit="query", total=len(missing), disable=not desc):
             ledger.add(keys[one.query], asdict(one))
-    return [_record(Answers, ledger.entries[keys[query.id]]) for query in queries]
+    return [_record(SampledAnswers, ledger.entries[keys[query.id]]) for query in queries]
 
 
 def _ledger(folder: str, settings: str) -> Ledger:
@@ -170,7 +177,7 @@ def _ledger(folder: str, settings: str) -> Ledger:
     return Ledger(f"{folder}/{storage.sha256_bytes(settings.encode())[:16]}.jsonl")
 
 
-def _record(kind: type, entry: dict) -> Answers | Rated:
+def _record(kind: type, entry: dict) -> SampledAnswers | Rated:
     """A record from its line."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
 
@@ -191,7 +198,7 @@ def _read(model: reward.RewardModel, work: Work, scored: Sequence[score.Scored])
 
 
 def rate(
-    name: str, queries: Sequence[Query], answers: Sequence[Answers], media: str | Path, frames: int,
+    name: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], media: str | Path, frames: int,
     critique_tokens: int, folder: str, desc: str = "scores",
 ) -> list[Rated]:  # fmt: skip
     """The scores that the reward model in folder `name` gives to answers, one greedy critique each; kept like them."""
@@ -202,7 +209,7 @@ def rate(
     ]
     missing = [number for number, key in enumerate(keys) if key not in ledger.entries]
     model = reward.load(name) if missing else None
-    how = Decoding(max_new_tokens=critique_tokens)
+    how = CritiqueDecoding(max_new_tokens=critique_tokens)
     for start in range(0, len(missing), TOGETHER):
         chosen, work = missing[start : start + TOGETHER], []
         for number in chosen:

@@ -30,7 +30,7 @@ CACHE = 2**30  # bytes of tower outputs kept between writing critiques and scori
 
 
 @dataclass(frozen=True)
-class Decoding:
+class CritiqueDecoding:
     """How critiques are written: one, greedily; or the mean score of `n` sampled ones."""
 
     n: int = 1
@@ -123,7 +123,7 @@ def _fit(model: RewardModel, query: str, before: int, behind: int) -> None:
         )
 
 
-def _written(model: RewardModel, batch: Sequence[Work], how: Decoding, cache: TowerCache) -> list[list[Branch]]:
+def _written(model: RewardModel, batch: Sequence[Work], how: CritiqueDecoding, cache: TowerCache) -> list[list[Branch]]:
     """n critiques of every different response of each query; question and pictures are read once."""
     processor, device = model.policy.processor, model.policy.model.device
     asked = [one.prompt for one in batch]
@@ -169,14 +169,14 @@ def _scores(
         parts = reward.encode(model.policy.processor, model.form, one.prompt, texts, critiques)
         for branch in parts.responses:
             _fit(model, one.query, len(parts.prefix), len(branch))
-        queries.append(ranked.Query(*parts[:3], pairs=[]))
+        queries.append(ranked.RankedQuery(*parts[:3], pairs=[]))
     tree = ranked.build_tree(queries).to(model.policy.model.device)
     places = reward.score_places(tree.targets, tree.response_of, tree.places, tree.n_responses, model.form)
     found = model.head(hidden_states(model.policy.model, tree, cache)[places]).double().cpu()
     return [part.tolist() for part in found.split([len(some) for some in branches])]
 
 
-def _batch(model: RewardModel, batch: Sequence[Work], how: Decoding, cache: TowerCache) -> list[list[Scored]]:
+def _batch(model: RewardModel, batch: Sequence[Work], how: CritiqueDecoding, cache: TowerCache) -> list[list[Scored]]:
     """Records of a few queries that either all bring critiques or all need some."""
     if batch[0].critiques is None and model.form.critique:
         branches = _written(model, batch, how, cache)
@@ -200,7 +200,8 @@ def _batch(model: RewardModel, batch: Sequence[Work], how: Decoding, cache: Towe
 
 @torch.inference_mode()
 def score(
-    model: RewardModel, work: Sequence[Work], how: Decoding = Decoding(), batch: int = 16, desc: str = "scores"
+    model: RewardModel, work: Sequence[Work], how: CritiqueDecoding = CritiqueDecoding(), batch: int = 16,
+    desc: str = "scores",
 ) -> list[Scored]:  # fmt: skip
     """A record for each response of each query, in the order given; `batch` counts queries."""
     names = [one.query for one in work]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 COMPLETE = "complete.json"
-MOMENTS = "moments.safetensors"
+OPTIMIZER_FILE = "moments.safetensors"
 ADAM = ("exp_avg", "exp_avg_sq")
 
 
@@ -66,14 +66,14 @@ def save_moments(engine: Any, folder: str | Path, write: bool) -> None:
                 if write:
                     moments[f"{name}.{moment}"] = value.cpu().contiguous().clone()
     if write:
-        save_file(moments, Path(folder) / MOMENTS)
+        save_file(moments, Path(folder) / OPTIMIZER_FILE)
 
 
 def load_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, step: int, rates: Sequence[float]
 ) -> None:
     """Put moments that were gathered into a plain Adam that has taken `step` steps and goes on at `rates`."""
-    with safe_open(Path(folder) / MOMENTS, "pt") as file:
+    with safe_open(Path(folder) / OPTIMIZER_FILE, "pt") as file:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 state = {moment: file.get_tensor(f"{name}.{moment}").to(parameter) for moment in ADAM}

@@ -49,11 +49,11 @@ class RankedRow(Record):
 
 
 @dataclass(frozen=True)
-class Example:
+class RankedExample:
     """One query ready for a batch. `margins` [pairs]; `reference` K tensors [R_k]; `ties` pairs of equal rank."""
 
     id: str
-    query: ranked.Query
+    query: ranked.RankedQuery
     margins: Tensor | None = None
     reference: Sequence[Tensor] | None = None
     ties: tuple[tuple[int, int], ...] = ()
@@ -68,14 +68,14 @@ class Example:
             )
 
 
-def encode(processor: hf.ProcessorMixin, row: RankedRow, folder: str | Path, frames: int = 8) -> ranked.Query:
+def encode(processor: hf.ProcessorMixin, row: RankedRow, folder: str | Path, frames: int = 8) -> ranked.RankedQuery:
     """The query of a row: one prompt, its media from `folder`, and each response with its end token."""
     asked = records.Query(id=row.id, prompt=row.prompt, modality=row.modality, media=row.media)
     batch = prompts.encode(processor, [prompts.of_query(asked, folder, frames)])
     skip = ("input_ids", "attention_mask", "mm_token_type_ids")
     media = {name: torch.as_tensor(value) for name, value in batch.items() if name not in skip}
     responses = [ranked.encode_response(processor, text) for text in row.responses]
-    return ranked.Query(batch["input_ids"][0], media, responses, list(zip(row.winners, row.losers, strict=True)))
+    return ranked.RankedQuery(batch["input_ids"][0], media, responses, list(zip(row.winners, row.losers, strict=True)))
 
 
 class Encoded(torch.utils.data.Dataset):
@@ -90,11 +90,11 @@ class Encoded(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> RankedExample:
         row = self.rows[number]
         query = encode(self.processor, row, self.folder, self.frames)
         reference = self.cache.tokens(query, row.id) if self.cache else None
-        return Example(row.id, query, torch.tensor(row.margins) if row.margins else None, reference)
+        return RankedExample(row.id, query, torch.tensor(row.margins) if row.margins else None, reference)
 
 
 class Filled(torch.utils.data.Dataset):
@@ -103,13 +103,13 @@ class Filled(torch.utils.data.Dataset):
     Every step then holds the same number of queries, whatever the number of processes, and no query counts twice.
     """
 
-    def __init__(self, examples: Sequence[Example] | torch.utils.data.Dataset, step: int) -> None:
+    def __init__(self, examples: Sequence[RankedExample] | torch.utils.data.Dataset, step: int) -> None:
         self.examples, self.length = examples, -(-len(examples) // step) * step
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> RankedExample:
         if number < len(self.examples):
             return self.examples[number]
         one = self.examples[number % len(self.examples)]
@@ -127,7 +127,9 @@ def _pair_weights(query_of_pair: Tensor, counts: Tensor, weighting: str) -> Tens
     return weights / (same * weights).sum(1).clamp(min=1)
 
 
-def collate(examples: Sequence[Example], weighting: str = "pair", negative_margin: str = "clamp") -> dict[str, Any]:
+def collate(
+    examples: Sequence[RankedExample], weighting: str = "pair", negative_margin: str = "clamp"
+) -> dict[str, Any]:
     """One micro-batch: the packed tree, query ids, δ [B], reference [N], ties [n, 2], and the weights that count.
 
     `weights`: `pair` [B], `critique` [M] (responses with counted tokens), `tie` [n]. Their sums over the whole

@@ -22,7 +22,7 @@ from mmrlhf_core.models import policy
 from mmrlhf_core.ranked.attention import prepare
 from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.training import dataset, environment, reference
-from mmrlhf_core.training.dataset import Encoded, Example, RankedRow
+from mmrlhf_core.training.dataset import Encoded, RankedExample, RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_core.training.reference import ReferenceCache
 from mmrlhf_core.training.trainer import PreferenceTrainer, RankedModel, arguments
@@ -118,7 +118,7 @@ def trainable(job: Job) -> RankedModel:
 
 
 def train(
-    job: Job, data: Sequence[Example], processor: hf.ProcessorMixin,
+    job: Job, data: Sequence[RankedExample], processor: hf.ProcessorMixin,
     watching: Sequence[hf.TrainerCallback] | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train on examples that carry their reference, write `<output>/final`, and return the logged history.

@@ -17,7 +17,7 @@ import torch
 from mmrlhf_core.data import storage
 
 LAYOUTS = ("ddp", "zero1", "zero2", "zero3", "fsdp")
-FOLDER = Path(__file__).parent / "layouts"
+LAYOUT_FILES = Path(__file__).parent / "layouts"
 LAUNCHER = "torch/distributed/elastic/"  # in the first line in which the launcher itself speaks of a failure
 
 
@@ -32,7 +32,7 @@ def command(
         raise ValueError(f"{processes} processes on node {rank} of {nodes}: give at least 1, and a rank below nodes.")
     where = ["--num_processes", processes * nodes, "--num_machines", nodes, "--machine_rank", rank]
     where += ["--main_process_ip", address, "--main_process_port", port]
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / f"{layout}.yaml"]
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", LAYOUT_FILES / f"{layout}.yaml"]
     return [str(part) for part in [*start, *where, "-m", "mmrlhf_core.training.job", job]]
 
 

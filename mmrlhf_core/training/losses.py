@@ -12,7 +12,7 @@ from torch import Tensor
 from mmrlhf_core.objectives import preference
 from mmrlhf_core.training.dataset import PAIR_WEIGHTING
 
-ARMS = ("mm_dpo", "dpo", "odpo", "conservative_dpo", "robust_dpo", "ipo", "simpo", "beta_dpo", "released", "sft")
+OBJECTIVES = ("mm_dpo", "dpo", "odpo", "conservative_dpo", "robust_dpo", "ipo", "simpo", "beta_dpo", "released", "sft")
 NEED_MARGIN = ("mm_dpo", "odpo")
 NO_REFERENCE = ("simpo", "sft")
 
@@ -36,7 +36,7 @@ class Objective:
     momentum: float = 0.9  # beta_dpo
 
     def __post_init__(self) -> None:
-        allowed = {"arm": ARMS, "negative_margin": preference.NEGATIVE_MARGIN, "pair_weighting": PAIR_WEIGHTING}
+        allowed = {"arm": OBJECTIVES, "negative_margin": preference.NEGATIVE_MARGIN, "pair_weighting": PAIR_WEIGHTING}
         for name, choices in allowed.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it has to be one of {', '.join(choices)}.")

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmrlhf_core.data import storage
-from mmrlhf_core.ranked.batch import Query, build_tree
+from mmrlhf_core.ranked.batch import RankedQuery, build_tree
 from mmrlhf_core.ranked.logps import response_logps
 
 DEFINING = {".safetensors", ".json", ".jinja", ".txt", ".model"}
@@ -44,7 +44,7 @@ def _bytes(tensor: Tensor) -> bytes:
     return f"{flat.dtype} {tuple(flat.shape)} ".encode() + flat.view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def keys(query: Query) -> list[str]:
+def keys(query: RankedQuery) -> list[str]:
     """One key for each response: SHA-256 over the media, the prompt's tokens and the response's tokens."""
     prompt = hashlib.sha256()
     for name in sorted(query.media):
@@ -84,11 +84,11 @@ class ReferenceCache:
             else:
                 self.entries |= found
 
-    def missing(self, query: Query) -> list[int]:
+    def missing(self, query: RankedQuery) -> list[int]:
         """Numbers of the responses that have no entry."""
         return [number for number, key in enumerate(keys(query)) if key not in self.entries]
 
-    def add(self, query: Query, tokens: Sequence[Tensor]) -> None:
+    def add(self, query: RankedQuery, tokens: Sequence[Tensor]) -> None:
         """Take the token log-probabilities of each response of `query`; `write` puts them on disk."""
         for key, values in zip(keys(query), tokens, strict=True):
             self._new[key] = values.detach().cpu().contiguous().clone()
@@ -102,7 +102,7 @@ class ReferenceCache:
                 temporary.write_bytes(content)
             self._new = {}
 
-    def tokens(self, query: Query, name: str) -> list[Tensor]:
+    def tokens(self, query: RankedQuery, name: str) -> list[Tensor]:
         """log π_ref of every response token, K tensors [R_k]. A missing entry is an error that names the query."""
         found = [self.entries.get(key) for key in keys(query)]
         if gaps := [number for number, tokens in enumerate(found) if tokens is None]:
@@ -114,7 +114,7 @@ class ReferenceCache:
         return found
 
 
-def _compute(model: PreTrainedModel, group: Sequence[Query], cache: ReferenceCache) -> None:
+def _compute(model: PreTrainedModel, group: Sequence[RankedQuery], cache: ReferenceCache) -> None:
     """One forward for `group`; its entries go into `cache`."""
     tree = build_tree(group).to(next(model.parameters()).device)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def _compute(model: PreTrainedModel, group: Sequence[Query], cache: ReferenceCac
 
 
 def fill(
-    cache: ReferenceCache, queries: Iterable[Query], load_model: Callable[[], PreTrainedModel], budget: int = 8192
+    cache: ReferenceCache, queries: Iterable[RankedQuery], load_model: Callable[[], PreTrainedModel], budget: int = 8192
 ) -> int:
     """Compute what `cache` lacks for `queries` and write it; returns the number of forwards.
 

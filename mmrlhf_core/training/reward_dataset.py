@@ -15,19 +15,19 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from mmrlhf_core.data.annotated import KINDS, Annotated
+from mmrlhf_core.data.annotated import REASON_KINDS, Annotated
 from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.models.reward import Form
-from mmrlhf_core.ranked.batch import Query, build_tree
-from mmrlhf_core.training.dataset import Example
+from mmrlhf_core.ranked.batch import RankedQuery, build_tree
+from mmrlhf_core.training.dataset import RankedExample
 
 NONE = "none"
-ARMS = (NONE, *KINDS)
+CRITIQUE_ARMS = (NONE, *REASON_KINDS)
 _LOOKUP = re.compile(r"[^?:.]*\?[^:.]*: (right|wrong) \.")  # `what is there ? claim : verdict .`
 
 
-class Asked:
+class PromptCache:
     """Prompts of queries with their pictures read in and encoded, kept up to `max_bytes` for the runs to come."""
 
     def __init__(
@@ -79,10 +79,10 @@ class RewardExamples(torch.utils.data.Dataset):
     """Annotated queries as examples of one arm, encoded when asked for."""
 
     def __init__(
-        self, data: Sequence[Annotated], arm: str, asked: Asked, balance: float = 0.0, seed: int = 0,
+        self, data: Sequence[Annotated], arm: str, asked: PromptCache, balance: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
-        if arm not in ARMS:
-            raise ValueError(f"No arm {arm!r}. Give one of {', '.join(ARMS)}.")
+        if arm not in CRITIQUE_ARMS:
+            raise ValueError(f"No arm {arm!r}. Give one of {', '.join(CRITIQUE_ARMS)}.")
         self.data, self.arm, self.asked, self.seed = data, arm, asked, seed
         taught = [text for one in data for text in self._taught(one).values() if text]
         if arm != NONE and not taught:
@@ -115,7 +115,7 @@ class RewardExamples(torch.utils.data.Dataset):
             self._encoded[number] = branches, counted
         return self._encoded[number]
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> RankedExample:
         one = self.data[number]
         prompt, prefix, media = self.asked(one)
         branches, counted = self._branches(number, prompt)
@@ -123,13 +123,13 @@ class RewardExamples(torch.utils.data.Dataset):
         at = {name: texts.index(text) for name, text in one.responses.items()}
         pairs = [(at[pair.chosen], at[pair.rejected]) for pair in one.pairs]
         ties = tuple(dict.fromkeys((at[a], at[b]) for a, b in one.ties))
-        return Example(one.query.id, Query(prefix, media, branches, pairs, counted), ties=ties)
+        return RankedExample(one.query.id, RankedQuery(prefix, media, branches, pairs, counted), ties=ties)
 
 
 # ---------------------------------------------------------------- shown
 
 
-def pieces(processor: hf.ProcessorMixin, form: Form, query: Query) -> list[list[tuple[str, str]]]:
+def pieces(processor: hf.ProcessorMixin, form: Form, query: RankedQuery) -> list[list[tuple[str, str]]]:
     """The prompt, then each response, decoded back to (text, kind): "" for plain, "loss", or "score" where it is read.
 
     Equal neighbours are given once with their number.
@@ -149,7 +149,7 @@ def pieces(processor: hf.ProcessorMixin, form: Form, query: Query) -> list[list[
     return parts
 
 
-def marked(processor: hf.ProcessorMixin, form: Form, query: Query) -> str:
+def marked(processor: hf.ProcessorMixin, form: Form, query: RankedQuery) -> str:
     """`pieces` as HTML: tokens of the critique's loss on a coloured ground, the token whose state is scored framed."""
     style = {"": "", "loss": "background:#ffe2a8", "score": "background:#ffe2a8;outline:2px solid #0b6e6e"}
     lines = []

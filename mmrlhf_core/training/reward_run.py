@@ -21,12 +21,12 @@ from mmrlhf_core.training.sft import PRECISIONS, Bar
 from mmrlhf_core.training.trainer import RankedModel, RewardTrainer, arguments
 
 OPTIMIZERS = ("adamw", "muon")
-CURVES = {"loss": "loss", "critique": "loss/critique", "score": "loss/score", "accuracy": "rewards/accuracy",
+CURVE_COLUMNS = {"loss": "loss", "critique": "loss/critique", "score": "loss/score", "accuracy": "rewards/accuracy",
           "margin": "rewards/margin"}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Settings:
+class RewardSettings:
     """How every arm is trained; `batch` counts queries, of which a step takes `accumulation` batches.
 
     The weights are those of L_critique, L_score, the centring and the tie term. With `precision` bfloat16 products are
@@ -63,7 +63,7 @@ class Trained(NamedTuple):
     curve: list[dict[str, float]]
 
 
-def start(base: Policy, arm: str, how: Settings, seed: int) -> RewardModel:
+def start(base: Policy, arm: str, how: RewardSettings, seed: int) -> RewardModel:
     """A copy of the base with a fresh head, as every run begins; the seed decides the head."""
     model = prepare(deepcopy(base.model))
     vision_tower(model).requires_grad_(how.train_tower)
@@ -73,7 +73,7 @@ def start(base: Policy, arm: str, how: Settings, seed: int) -> RewardModel:
     return reward.create(Policy(model, base.processor), how.wording, arm != NONE, seed)
 
 
-def _arguments(folder: str, how: Settings, seed: int) -> hf.TrainingArguments:
+def _arguments(folder: str, how: RewardSettings, seed: int) -> hf.TrainingArguments:
     """The settings in the words of transformers."""
     return arguments(
         folder, max_steps=how.steps, per_device_train_batch_size=how.batch, learning_rate=how.lr,
@@ -84,7 +84,7 @@ def _arguments(folder: str, how: Settings, seed: int) -> hf.TrainingArguments:
     )  # fmt: skip
 
 
-def train(base: Policy, data: RewardExamples, how: Settings, seed: int, desc: str = "reward model") -> Trained:
+def train(base: Policy, data: RewardExamples, how: RewardSettings, seed: int, desc: str = "reward model") -> Trained:
     """Train one arm. The seed decides the head and the order of the queries, the same in every arm."""
     model = start(base, data.arm, how, seed)
     learner = RankedModel(model.policy.model.train(), model.head.train())
@@ -105,4 +105,4 @@ def train(base: Policy, data: RewardExamples, how: Settings, seed: int, desc: st
 def _curve(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """The numbers of `CURVES` at every logged step; a term that is off is 0."""
     rows = [row for row in history if "loss" in row]
-    return [{"step": row["step"], **{name: row.get(key, 0.0) for name, key in CURVES.items()}} for row in rows]
+    return [{"step": row["step"], **{name: row.get(key, 0.0) for name, key in CURVE_COLUMNS.items()}} for row in rows]

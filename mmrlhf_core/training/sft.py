@@ -34,18 +34,18 @@ STATE = "trainer_state.json"  # the last file a checkpoint gets
 
 
 @dataclass(frozen=True)
-class Example:
+class Exchange:
     """A prompt and the answer to learn."""
 
     prompt: Prompt
     answer: str
 
 
-Lesson = Sequence[Example]  # one example, or several about the same pictures
+Lesson = Sequence[Exchange]  # one example, or several about the same pictures
 
 
 @dataclass(frozen=True)
-class Settings:
+class SftSettings:
     """One training run; `batch` counts pictures.
 
     `warmup` is the share of `steps` in which the learning rate rises; after it the rate falls to 0 (`linear`) or
@@ -70,7 +70,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """One row of a batch before padding; `segment` is 0 for the picture, 1, 2, … for the questions behind it."""
 
     ids: list[int]
@@ -79,10 +79,10 @@ class Row:
     position: list[int]
 
 
-def row(processor: hf.ProcessorMixin, encoded: list[int], lesson: Lesson) -> Row:
+def row(processor: hf.ProcessorMixin, encoded: list[int], lesson: Lesson) -> PackedRow:
     """The picture's tokens from `encoded` (the first prompt as `prompts.encode` gives it), then every example."""
     shared = len(encoded) - len(prompts.after_media(processor, lesson[0].prompt))
-    built = Row(encoded[:shared], [IGNORED] * shared, [0] * shared, list(range(shared)))
+    built = PackedRow(encoded[:shared], [IGNORED] * shared, [0] * shared, list(range(shared)))
     for number, example in enumerate(lesson, 1):
         asked = prompts.after_media(processor, example.prompt)
         answer = prompts.answer_ids(processor, example.answer)
@@ -194,7 +194,7 @@ class Bar(hf.TrainerCallback):
         self.bar.close()
 
 
-def fingerprint(policy: Policy, lessons: Sequence[Lesson], settings: Settings) -> str:
+def fingerprint(policy: Policy, lessons: Sequence[Lesson], settings: SftSettings) -> str:
     """Hash of all that decides the outcome: weights, examples (text and pixels), settings."""
     weights = {name: tensor.contiguous() for name, tensor in policy.model.state_dict().items()}
     parts = [storage.sha256_bytes(to_bytes({n: t.cpu().clone() for n, t in weights.items()})), repr(asdict(settings))]
@@ -221,7 +221,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def train(
     policy: Policy,
     lessons: Sequence[Lesson],
-    settings: Settings,
+    settings: SftSettings,
     folder: str | Path,
     callbacks: Sequence[hf.TrainerCallback] = (),
     desc: str = "steps",
@@ -254,7 +254,7 @@ def train(
     return [{"step": row["step"], "loss": row["loss"], "lr": row["learning_rate"]} for row in rows]
 
 
-def _arguments(settings: Settings, home: Path) -> hf.TrainingArguments:
+def _arguments(settings: SftSettings, home: Path) -> hf.TrainingArguments:
     """The settings in the words of transformers."""
     return hf.TrainingArguments(
         output_dir=str(home),

@@ -27,7 +27,7 @@ from mmrlhf_core.objectives import group, preference, reward
 from mmrlhf_core.ranked.batch import Tree
 from mmrlhf_core.ranked.logps import response_logps
 from mmrlhf_core.training import checkpoints, dataset
-from mmrlhf_core.training.dataset import Example
+from mmrlhf_core.training.dataset import RankedExample
 from mmrlhf_core.training.losses import NEED_MARGIN, NO_REFERENCE, Objective, Pairs, pair_losses
 
 ITEMS = ("pair", "critique", "tie")
@@ -65,7 +65,7 @@ class RankedModel(nn.Module):
         return logps.sums, logps.tokens, self.score(logps.states[places])
 
 
-class Part(NamedTuple):
+class LossTerm(NamedTuple):
     """One term of the loss: its weight in the total, a loss and a weight for each item, and which item counts it."""
 
     coefficient: float
@@ -91,8 +91,8 @@ class RankedTrainer(hf.Trainer):
     """What preference and reward training share; a subclass says what the loss is made of in `parts`."""
 
     def __init__(
-        self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Sequence[Example],
-        weighting: str = "pair", negative_margin: str = "clamp", eval_dataset: Sequence[Example] | None = None,
+        self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Sequence[RankedExample],
+        weighting: str = "pair", negative_margin: str = "clamp", eval_dataset: Sequence[RankedExample] | None = None,
         **others: Any,
     ) -> None:  # fmt: skip
         step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -106,7 +106,7 @@ class RankedTrainer(hf.Trainer):
         self._values: dict[str, list[float]] = defaultdict(list)
         self._since, self._ids, self._micro = time.monotonic(), [], 0
 
-    def parts(self, batch: dict, sums: Tensor, tokens: Tensor, scores: Tensor | None) -> dict[str, Part]:
+    def parts(self, batch: dict, sums: Tensor, tokens: Tensor, scores: Tensor | None) -> dict[str, LossTerm]:
         """The terms of the loss by name."""
         raise NotImplementedError
 
@@ -285,7 +285,7 @@ class RankedTrainer(hf.Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint and not self.is_deepspeed_enabled and (Path(checkpoint) / checkpoints.MOMENTS).is_file():
+        if checkpoint and not self.is_deepspeed_enabled and (Path(checkpoint) / checkpoints.OPTIMIZER_FILE).is_file():
             schedule = torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True)
             self.lr_scheduler.load_state_dict(schedule)
             rates = self.lr_scheduler.get_last_lr()
@@ -297,7 +297,7 @@ class PreferenceTrainer(RankedTrainer):
     """MM-DPO and the arms it is compared with."""
 
     def __init__(
-        self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Sequence[Example],
+        self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Sequence[RankedExample],
         objective: Objective, **others: Any,
     ) -> None:  # fmt: skip
         self.objective = objective
@@ -326,16 +326,16 @@ class PreferenceTrainer(RankedTrainer):
         whole = torch.tensor([value for part in every for value in part], dtype=values.dtype, device=values.device)
         return whole, slice(start, start + len(values))
 
-    def parts(self, batch: dict, sums: Tensor, tokens: Tensor, scores: Tensor | None) -> dict[str, Part]:
+    def parts(self, batch: dict, sums: Tensor, tokens: Tensor, scores: Tensor | None) -> dict[str, LossTerm]:
         """The preference term and the auxiliary SFT term on the chosen response of every pair."""
         o, pairs = self.objective, self._pairs(batch, sums)
         seed = (self.args.seed * 1_000_003 + self.state.global_step) * 1009 + self._micro
         losses, beta, factor = pair_losses(o, pairs, self.statistics, self._gather, seed)
         weights = batch["weights"]["pair"].to(losses.device)
         self._measure(batch, pairs, tokens, beta, weights)
-        parts = {o.arm: Part(1.0, losses, weights * factor, "pair")}
+        parts = {o.arm: LossTerm(1.0, losses, weights * factor, "pair")}
         if o.sft_weight:
-            parts["sft"] = Part(o.sft_weight, preference.sft(pairs.logp_w, pairs.length_w), weights, "pair")
+            parts["sft"] = LossTerm(o.sft_weight, preference.sft(pairs.logp_w, pairs.length_w), weights, "pair")
         return parts
 
     @torch.no_grad()
@@ -362,7 +362,7 @@ class RewardTrainer(RankedTrainer):
     """Critique-based reward model: L_critique + L_score, and the release's centring and tie terms (weights 0 off)."""
 
     def __init__(
-        self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Sequence[Example],
+        self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Sequence[RankedExample],
         critique_weight: float = 1.0, score_weight: float = 1.0, centre_weight: float = 0.0, tie_weight: float = 0.0,
         **others: Any,
     ) -> None:  # fmt: skip
@@ -371,7 +371,7 @@ class RewardTrainer(RankedTrainer):
         self.coefficients = (critique_weight, score_weight, centre_weight, tie_weight)
         super().__init__(model, args, train_dataset, **others)
 
-    def parts(self, batch: dict, sums: Tensor, tokens: Tensor, scores: Tensor | None) -> dict[str, Part]:
+    def parts(self, batch: dict, sums: Tensor, tokens: Tensor, scores: Tensor | None) -> dict[str, LossTerm]:
         """Eq. 2 over critiques, eq. 3 over pairs, (r_w + r_l)² over pairs, (r_a − r_b)² over ties."""
         weights = {name: weight.to(sums.device) for name, weight in batch["weights"].items()}
         r_w, r_l = scores[batch["tree"].pairs].unbind(1)
@@ -383,9 +383,9 @@ class RewardTrainer(RankedTrainer):
         self._count("rewards/accuracy", (r_w > r_l).double(), weights["pair"])
         losses = reward.critique(sums, batch["lengths"].to(sums.device).clamp(min=1))
         parts = {
-            "critique": Part(critique, losses, weights["critique"], "critique"),
-            "score": Part(score, reward.bradley_terry(r_w, r_l), weights["pair"], "pair"),
-            "centre": Part(centre, reward.centre(r_w, r_l), weights["pair"], "pair"),
-            "tie": Part(tie, reward.tie(tied_a, tied_b), weights["tie"], "tie"),
+            "critique": LossTerm(critique, losses, weights["critique"], "critique"),
+            "score": LossTerm(score, reward.bradley_terry(r_w, r_l), weights["pair"], "pair"),
+            "centre": LossTerm(centre, reward.centre(r_w, r_l), weights["pair"], "pair"),
+            "tie": LossTerm(tie, reward.tie(tied_a, tied_b), weights["tie"], "tie"),
         }
         return {name: part for name, part in parts.items() if part.coefficient}

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from mmrlhf_core.data.records import SCALES, Judgement
 
-POINTS = 5
+SCALE_POINTS = 5
 
 
 class Ratings(NamedTuple):
@@ -50,7 +50,7 @@ def cells(clusters: np.ndarray, columns: np.ndarray, weights: np.ndarray, n_colu
 # ---------------------------------------------------------------- Krippendorff's alpha
 
 
-def coincidences(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
+def coincidences(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_array:
     """Coincidences of values per cluster, [Q, V * V]: ordered pairs of ratings of a unit, over its ratings less one."""
     counts = np.zeros((rated.units.max() + 1, points))
     np.add.at(counts, (rated.units, rated.values), 1)
@@ -63,7 +63,7 @@ def coincidences(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
     return cells(cluster[unit], column, pairs[unit, column], points**2)
 
 
-def alpha(coincidence: np.ndarray, metric: str = "ordinal", points: int = POINTS) -> np.ndarray:
+def alpha(coincidence: np.ndarray, metric: str = "ordinal", points: int = SCALE_POINTS) -> np.ndarray:
     """Krippendorff's α = 1 − D_o / D_e from coincidences [..., V * V]; nan where all values are the same.
 
     `metric` is "ordinal" (distance of mid-ranks), "interval" (distance of values) or "nominal" (same or not).
@@ -104,7 +104,7 @@ def doubles(rated: Ratings) -> Doubles:
     return Doubles(rated.raters[pairs], rated.values[pairs], rated.clusters[pairs[:, 0]])
 
 
-def kappa(confusion: np.ndarray, weights: str = "quadratic", points: int = POINTS) -> np.ndarray:
+def kappa(confusion: np.ndarray, weights: str = "quadratic", points: int = SCALE_POINTS) -> np.ndarray:
     """Cohen's κ = 1 − Σ w o / Σ w e from confusion counts [..., V * V]; nan where no disagreement is possible.
 
     `weights`: "none" (every disagreement counts 1), "linear" (|i − j|), "quadratic" ((i − j)²).
@@ -133,7 +133,7 @@ def _kappa(sums: np.ndarray) -> np.ndarray:
         return np.where(expected > 0, 1 - sums[..., -1] * sums[..., -2] / expected, np.nan)
 
 
-def pairwise(rated: Ratings, weights: str = "quadratic", points: int = POINTS) -> sparse.csr_array:
+def pairwise(rated: Ratings, weights: str = "quadratic", points: int = SCALE_POINTS) -> sparse.csr_array:
     """What κ needs of every two raters that share units, per cluster, [Q, P * (2 V + 2)].
 
     Twelve sums instead of 25 counts, and only for raters who met: 50 raters and 1,000 draws would fill 500 MB else.
@@ -145,7 +145,7 @@ def pairwise(rated: Ratings, weights: str = "quadratic", points: int = POINTS) -
     return counts @ sparse.kron(sparse.eye_array(len(met)), _sums(weights, points), "csr")
 
 
-def mean_kappa(sums: np.ndarray, points: int = POINTS) -> np.ndarray:
+def mean_kappa(sums: np.ndarray, points: int = SCALE_POINTS) -> np.ndarray:
     """Mean κ over every two raters (Light), weighted by their shared units; [..., P * (2 V + 2)] to [...]."""
     sums = sums.reshape(*sums.shape[:-1], -1, 2 * points + 2)
     each = _kappa(sums)
@@ -154,7 +154,7 @@ def mean_kappa(sums: np.ndarray, points: int = POINTS) -> np.ndarray:
         return (np.nan_to_num(each) * n).sum(-1) / n.sum(-1)
 
 
-def against_others(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
+def against_others(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_array:
     """Confusion counts of each rater (rows of κ) with all others taken together, per cluster, [Q, R * V * V]."""
     two, n = doubles(rated), len(rated.names)
     first = (two.raters[:, 0] * points + two.values[:, 0]) * points + two.values[:, 1]
@@ -166,7 +166,7 @@ def against_others(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
 # ---------------------------------------------------------------- leave one out
 
 
-def leave_one_out(rated: Ratings, points: int = POINTS) -> sparse.csr_array:
+def leave_one_out(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_array:
     """Per rater: ratings equal to the majority of the others, and ratings where there is one; [Q, R * 2].
 
     The majority is the single most frequent value among the others; ratings of units without one are not counted.

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from mmrlhf_core.data.records import Ranking
 from mmrlhf_study.annotation.agreement import cells
 
-STEPS = 40  # of Newton's method; it needs about 6
+NEWTON_STEPS = 40  # of Newton's method; it needs about 6
 LIMIT = 30.0  # largest strength a bootstrap sample without a maximum can get
 
 
@@ -39,7 +39,7 @@ def strengths(counts: np.ndarray) -> np.ndarray:
     m = round(counts.shape[-1] ** 0.5)
     w = counts.reshape(*counts.shape[:-1], m, m)
     n, s = w + np.swapaxes(w, -1, -2), np.zeros(w.shape[:-1])
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         p = 1 / (1 + np.exp(s[..., None, :] - s[..., :, None]))
         gradient = (w - n * p).sum(-1)
         information = n * p * (1 - p)

@@ -13,7 +13,7 @@ from mmrlhf_study.miniworld.annotators import Annotator
 from mmrlhf_study.miniworld.questions import Question
 from mmrlhf_study.miniworld.scenes import EVALUATION, NOTHING, Fact
 
-KINDS = ("confusing", "incomplete", "unanswerable", "subtly wrong")
+CASE_KINDS = ("confusing", "incomplete", "unanswerable", "subtly wrong")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _incomplete(scene: scenes.Scene, rng: Random) -> Case:
 def _unanswerable(scene: scenes.Scene, rng: Random) -> Case:
     """A question about something that is not there (Fig. 10): no bar has the colour asked for."""
     used = {fact.thing.split()[1] for fact in scene.facts}
-    colour = rng.choice([colour for colour in scenes.COLOURS if colour not in used])
+    colour = rng.choice([colour for colour in scenes.OBJECT_COLOURS if colour not in used])
     one = questions.ask(scene, "value")
     free = [place for place in scenes.BARS if scene.at(place) == NOTHING] or [scene.facts[0].place]
     height = str(rng.randint(1, 8))

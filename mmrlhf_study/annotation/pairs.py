@@ -12,7 +12,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.data.records import SCALES, Critique, Judgement, Pair, Query, Ranking
 from mmrlhf_study.curation import links
 
-HOW = ("all", "hardest", "adjacent")
+PAIRINGS = ("all", "hardest", "adjacent")
 CEILING = 167_277  # paper, Tab. 1: 25,762 queries of four answers, 4,235 of three; "over 120k" is what ties leave
 
 
@@ -89,8 +89,8 @@ def make(
     The paper takes all; "hardest" is what it says others take, the pairs with the largest difference of rank. `texts`
     by response: where two models gave the same answer, the same two texts make one pair.
     """
-    if how not in HOW:
-        raise ValueError(f"No way {how!r} to make pairs. Give {', '.join(HOW)}.")
+    if how not in PAIRINGS:
+        raise ValueError(f"No way {how!r} to make pairs. Give {', '.join(PAIRINGS)}.")
     given = defaultdict(list)
     for one in latest(judgements):
         given[one.response].append(one)

@@ -12,13 +12,13 @@ from mmrlhf_core.data.records import SCALES, Query, Ranking, Response
 from mmrlhf_study.annotation import agreement, bias, bradley_terry
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 
-ENDS = ("value", "low", "high")
+INTERVAL_COLUMNS = ("value", "low", "high")
 TOLD = "inverted, told apart"
 
 
 def _rows(labels: Sequence[str], found: Estimate) -> pd.DataFrame:
     """One row per label with value, low and high."""
-    return pd.DataFrame({end: np.atleast_1d(getattr(found, end)) for end in ENDS}, index=list(labels))
+    return pd.DataFrame({end: np.atleast_1d(getattr(found, end)) for end in INTERVAL_COLUMNS}, index=list(labels))
 
 
 def agreement_table(table: pd.DataFrame, category: Mapping[str, str], draws: int, seed: int) -> pd.DataFrame:
@@ -37,8 +37,8 @@ def agreement_table(table: pd.DataFrame, category: Mapping[str, str], draws: int
             for name, (counts, statistic) in measures.items():
                 found = bootstrap(counts, statistic, draws, seed)
                 head = {"class": group, "scale": scale, "measure": name, "queries": mine["query"].nunique()}
-                rows.append(head | dict(zip(ENDS, map(float, found), strict=True)))
-    return pd.DataFrame(rows, columns=["class", "scale", "measure", "queries", *ENDS])
+                rows.append(head | dict(zip(INTERVAL_COLUMNS, map(float, found), strict=True)))
+    return pd.DataFrame(rows, columns=["class", "scale", "measure", "queries", *INTERVAL_COLUMNS])
 
 
 def in_words(rows: pd.DataFrame) -> pd.Series:
@@ -55,7 +55,7 @@ def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         measures = {
             "weighted kappa": (
                 agreement.against_others(rated),
-                lambda o, n=n: agreement.kappa(o.reshape(*o.shape[:-1], n, agreement.POINTS**2)),
+                lambda o, n=n: agreement.kappa(o.reshape(*o.shape[:-1], n, agreement.SCALE_POINTS**2)),
             ),
             "equals majority": (agreement.leave_one_out(rated), agreement.share),
             "bias": (bias.per_rater(rated), lambda o: bias.mean_and_sd(o)[..., 0]),
@@ -64,7 +64,7 @@ def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         for name, (counts, statistic) in measures.items():
             found = _rows(rated.names, bootstrap(counts, statistic, draws, seed))
             parts.append(found.rename_axis("annotator").reset_index().assign(scale=scale, measure=name))
-    columns = ["annotator", "scale", "measure", *ENDS]
+    columns = ["annotator", "scale", "measure", *INTERVAL_COLUMNS]
     return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
 
 
@@ -75,7 +75,7 @@ def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: 
     annotators of the same response, who saw it elsewhere: these two are free of quality.
     """
     if table.empty:
-        return pd.DataFrame(columns=list(ENDS))
+        return pd.DataFrame(columns=list(INTERVAL_COLUMNS))
     y, query = table["overall"].to_numpy(float), bias.codes(table["query"])
     sheet, response = bias.codes(table["query"], table["annotator"]), bias.codes(table["response"])
     length = np.log2(table["response"].map(texts).str.len().clip(lower=1)).to_numpy()
@@ -140,7 +140,7 @@ def strength_table(
 def time_table(table: pd.DataFrame, category: Mapping[str, str], draws: int, seed: int) -> pd.DataFrame:
     """Mean seconds one annotator spends on a query, per class."""
     if table.empty:
-        return pd.DataFrame(columns=[*ENDS, "sheets"])
+        return pd.DataFrame(columns=[*INTERVAL_COLUMNS, "sheets"])
     spent = table.groupby(["query", "annotator"], as_index=False)["seconds"].sum()
     classes, parts = spent["query"].map(category), []
     for name in ("all", *sorted(set(classes))):
@@ -158,7 +158,7 @@ def inversion_table(
     """Shares of the people's pairs that a judge orders the other way (`inverted`), that it does not tell apart
     (`tied`), and of those it tells apart the ones it orders the other way (`inverted, told apart`), per class."""
     found = [(category[one.query], *bradley_terry.inversions(one, scores)) for one in rankings]
-    parts = [pd.DataFrame(columns=["class", "outcome", "pairs", *ENDS])][: not found]
+    parts = [pd.DataFrame(columns=["class", "outcome", "pairs", *INTERVAL_COLUMNS])][: not found]
     for name in ("all", *sorted({row[0] for row in found})) if found else ():
         mine = np.array([row[1:] for row in found if name in ("all", row[0])], float)
         cluster, n = np.repeat(np.arange(len(mine)), 6), len(mine)
@@ -167,7 +167,7 @@ def inversion_table(
         counts = agreement.cells(cluster, np.tile(range(6), n), weights, 6)
         rows = _rows(["inverted", "tied", TOLD], bootstrap(counts, agreement.share, draws, seed))
         parts.append(rows.rename_axis("outcome").reset_index().assign(**{"class": name}, pairs=int(mine[:, 2].sum())))
-    return pd.concat(parts)[["class", "outcome", "pairs", *ENDS]].reset_index(drop=True)
+    return pd.concat(parts)[["class", "outcome", "pairs", *INTERVAL_COLUMNS]].reset_index(drop=True)
 
 
 def enough_table(
@@ -176,7 +176,7 @@ def enough_table(
     """Order agreement with `truth` of the mean of 1, 2, .. annotators, from the responses that all of them judged."""
     wide = table[table["response"].isin(set(responses))].pivot_table("overall", "response", "annotator").dropna()
     if wide.empty:
-        return pd.DataFrame(columns=["annotators", *ENDS], dtype=float)
+        return pd.DataFrame(columns=["annotators", *INTERVAL_COLUMNS], dtype=float)
     query = bias.codes(table.drop_duplicates("response").set_index("response").loc[wide.index, "query"])
     target = np.array([truth[name] for name in wide.index])
     found = bradley_terry.curve(wide.to_numpy(), target, query, repeats, seed)
@@ -196,7 +196,7 @@ def case_table(kinds: Sequence[str], right: Mapping[str, Sequence[float]], draws
             counts = agreement.cells(np.repeat(np.arange(len(hits)), 2), np.tile([0, 1], len(hits)), weights, 2)
             found = _rows([name], bootstrap(counts, agreement.share, draws, seed))
             parts.append(found.rename_axis("judge").reset_index().assign(kind=kind, cases=len(hits)))
-    columns = ["kind", "judge", "cases", *ENDS]
+    columns = ["kind", "judge", "cases", *INTERVAL_COLUMNS]
     return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from mmrlhf_core.data.records import SCALES, Pair
 from mmrlhf_study.annotation import agreement
 from mmrlhf_study.annotation.campaign import Campaign
-from mmrlhf_study.annotation.report import ENDS, TOLD
+from mmrlhf_study.annotation.report import INTERVAL_COLUMNS, TOLD
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 from mmrlhf_study.chapters.reporting import Headline
 
@@ -39,7 +39,7 @@ def right_share(pairs: Sequence[Pair], scores: Mapping[str, float]) -> float | N
 def _row(rows: pd.DataFrame, **where: str) -> dict[str, float] | None:
     """Value, low and high of the one row that fits, or None."""
     fits = np.logical_and.reduce([rows[name] == value for name, value in where.items()])
-    return {end: float(rows.loc[fits, end].iloc[0]) for end in ENDS} if fits.any() else None
+    return {end: float(rows.loc[fits, end].iloc[0]) for end in INTERVAL_COLUMNS} if fits.any() else None
 
 
 def headlines(
@@ -50,7 +50,7 @@ def headlines(
         (f"Krippendorff's alpha, {scale}", _row(agreed, **{"class": "all"}, scale=scale, measure="alpha"), "")
         for scale in SCALES
     ]
-    asked += [("Share of possible pairs kept", dict(zip(ENDS, map(float, kept), strict=True)), OVER)]
+    asked += [("Share of possible pairs kept", dict(zip(INTERVAL_COLUMNS, map(float, kept), strict=True)), OVER)]
     name = "Pairs the model judge turns around"
     asked += [(name, _row(inverted, **{"class": "all"}, outcome="inverted"), "")]
     for kind in dict.fromkeys(compared["kind"]):

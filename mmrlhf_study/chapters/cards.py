@@ -8,8 +8,8 @@ import pandas as pd
 
 from mmrlhf_core.models.prompts import spread
 from mmrlhf_study.chapters.base_models import picture
-from mmrlhf_study.evaluation.answers import Answers
-from mmrlhf_study.miniworld.benches import WON, Bench, Item
+from mmrlhf_study.evaluation.answers import PolicyAnswers
+from mmrlhf_study.miniworld.benches import WON, Bench, BenchItem
 from mmrlhf_study.miniworld.render import render
 
 STYLE = """<style>
@@ -22,11 +22,11 @@ STYLE = """<style>
 </style>"""
 
 
-class Case(NamedTuple):
+class AnswerCase(NamedTuple):
     """An item whose answer changed in worth, 0 to 1, from the reference policy to another."""
 
     bench: str
-    item: Item
+    item: BenchItem
     policy: str
     before: str
     after: str
@@ -34,19 +34,19 @@ class Case(NamedTuple):
     worth_after: float
 
 
-def cases(made: Answers, benches: Sequence[Bench], name: str, worse: bool) -> list[Case]:
+def cases(made: PolicyAnswers, benches: Sequence[Bench], name: str, worse: bool) -> list[AnswerCase]:
     """The items that one policy answers worse (or better) than the first one, largest change first, each once.
 
     An item of several benches goes to the one that is named first.
     """
-    found: dict[str, Case] = {}
+    found: dict[str, AnswerCase] = {}
     told = zip(made.items, made.texts[made.reference], made.texts[name], strict=True)
     for item, before, after in told:
         for bench in benches:
             if item.set in bench.sets and bench.measure is not WON:
                 a, b = (bench.measure.columns(text, item, before)[0] for text in (before, after))
                 if (b < a if worse else b > a) and item.id not in found:
-                    found[item.id] = Case(bench.name, item, name, before, after, a, b)
+                    found[item.id] = AnswerCase(bench.name, item, name, before, after, a, b)
     return sorted(found.values(), key=lambda case: -abs(case.worth_after - case.worth_before))
 
 
@@ -56,9 +56,9 @@ def by_gain(found: pd.DataFrame, benches: Sequence[Bench], name: str, worse: boo
     return sorted(benches, key=lambda bench: gain[bench.name] if worse else -gain[bench.name])
 
 
-def one_per_bench(found: Iterable[Case], benches: Iterable[Bench], most: int) -> list[Case]:
+def one_per_bench(found: Iterable[AnswerCase], benches: Iterable[Bench], most: int) -> list[AnswerCase]:
     """The first case of each bench that has one, in the order of the benches, at most `most`."""
-    first: dict[str, Case] = {}
+    first: dict[str, AnswerCase] = {}
     for case in found:
         first.setdefault(case.bench, case)
     return [first[bench.name] for bench in benches if bench.name in first][:most]
@@ -71,7 +71,7 @@ def _side(who: str, text: str, worth: float) -> str:
     return f'<div class="side {kind}"><p class="soft">{escape(who)}, worth {worth:.2f}</p><p>{said}</p></div>'
 
 
-def card(case: Case, reference: str) -> str:
+def card(case: AnswerCase, reference: str) -> str:
     """One case as HTML."""
     question = case.item.question
     shown = case.item.pictures or spread(render(question.scene), min(4, len(render(question.scene))))
@@ -84,6 +84,6 @@ def card(case: Case, reference: str) -> str:
     )
 
 
-def page(found: Iterable[Case], reference: str) -> str:
+def page(found: Iterable[AnswerCase], reference: str) -> str:
     """Cards one below the other, or a sentence when there is none."""
     return STYLE + ("".join(card(case, reference) for case in found) or "<p>No such item.</p>")

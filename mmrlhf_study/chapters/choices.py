@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.training.dataset import RankedRow
 
-HOW = ("hardest", "all")  # best against worst; every two of different score
+PAIR_CHOICES = ("hardest", "all")  # best against worst; every two of different score
 WITHOUT = ("one answer", "tie", "nothing to choose")  # why a query gives no pair
 
 
@@ -30,8 +30,10 @@ def choose(
 
     Of equal answers the first stands for all, and of equal scores the first is taken.
     """
-    if how not in HOW or tie < 0:
-        raise ValueError(f"Pairs {how!r} with ties up to {tie} are not known; give {' or '.join(HOW)} and 0 or more.")
+    if how not in PAIR_CHOICES or tie < 0:
+        raise ValueError(
+            f"Pairs {how!r} with ties up to {tie} are not known; give {' or '.join(PAIR_CHOICES)} and 0 or more."
+        )
     if not len(texts) == len(finished) == len(scores):
         raise ValueError(f"{len(texts)} answers, {len(finished)} ends and {len(scores)} scores; give one for each.")
     kept = [k for k, text in enumerate(texts) if text not in texts[:k]]

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmrlhf_study.tools.benchmarks import DIMENSIONS
+from mmrlhf_study.tools.benchmarks import TEN_DIMENSIONS
 
 CAPTIONS = {
     "overview": "Gain of every policy in every dimension; bold where the 95 % interval leaves out 0 (MiniWorld)",
@@ -57,9 +57,13 @@ def _side_by_side(rows: pd.DataFrame, by: str, labels: list[str], title: str) ->
 
 def dimensions(found: pd.DataFrame) -> Figure:
     """The ten dimensions and the mean of all benches, a dot with interval for every policy."""
-    figure = _side_by_side(found, "dimension", [*DIMENSIONS, "all"], "How good the answers are, 0 to 100, MiniWorld")
+    figure = _side_by_side(
+        found, "dimension", [*TEN_DIMENSIONS, "all"], "How good the answers are, 0 to 100, MiniWorld"
+    )
     axis = figure.axes[0]
-    axis.set_yticks(axis.get_yticks(), [DIMENSIONS.get(name, "mean of all benches") for name in (*DIMENSIONS, "all")])
+    axis.set_yticks(
+        axis.get_yticks(), [TEN_DIMENSIONS.get(name, "mean of all benches") for name in (*TEN_DIMENSIONS, "all")]
+    )
     return figure
 
 
@@ -67,7 +71,7 @@ def overview(found: pd.DataFrame) -> Figure:
     """Every policy's gain in every dimension, from the most gained over all at the top to the least."""
     others = found[found.policy != found.policy.iloc[0]]
     others = others.assign(apart=(others.gain_low > 0) | (others.gain_high < 0))
-    columns = [*DIMENSIONS, "all"]
+    columns = [*TEN_DIMENSIONS, "all"]
     gain, apart = (
         others.pivot(index="policy", columns="dimension", values=name).reindex(columns=columns)
         for name in ("gain", "apart")
@@ -83,7 +87,7 @@ def overview(found: pd.DataFrame) -> Figure:
         weight = "bold" if apart.iloc[row, column] else "normal"
         colour = "white" if abs(value) > 0.6 * most else "black"
         axis.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8, weight=weight, color=colour)
-    names = [DIMENSIONS.get(name, "mean of all benches") for name in gain]
+    names = [TEN_DIMENSIONS.get(name, "mean of all benches") for name in gain]
     axis.set_xticks(range(len(names)), names, rotation=35, ha="left")
     axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     axis.set_yticks(range(len(gain)), order)

@@ -20,13 +20,13 @@ from mmrlhf_core.data.names import nearest
 from mmrlhf_core.models import policy
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training import dataset, environment, job, launch, reference
-from mmrlhf_core.training.dataset import Example, RankedRow
+from mmrlhf_core.training.dataset import RankedExample, RankedRow
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.pipeline import imports
 
 TRAIN, HARDEST, SHUFFLED = "train", "train_hardest", "train_shuffled"
-RELEASED = {"w": 0.1, "sft_weight": 0.25}  # what the authors' released script passes
+RELEASED_SETTINGS = {"w": 0.1, "sft_weight": 0.25}  # what the authors' released script passes
 HELD = 2**31  # bytes of encoded pictures up to which a run's examples stay in memory
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PLACE = "data/preference"  # folder of the ranked rows and the reference cache
@@ -58,7 +58,7 @@ def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Seq
         "hardest": Arm("hardest", o, HARDEST),
         "shuffled": Arm("shuffled", o, SHUFFLED),
         "constant_beta": Arm("constant_beta", replace(o, arm="dpo", beta_ori=mean_beta)),
-        "released": Arm("released", replace(o, arm="released", **RELEASED)),
+        "released": Arm("released", replace(o, arm="released", **RELEASED_SETTINGS)),
     }
     for name in others:
         if name not in known:
@@ -75,7 +75,7 @@ def _code() -> str:
     return storage.sha256_bytes(b"\0".join((imports.ROOT / file).read_bytes() for file in files))
 
 
-class Run(NamedTuple):
+class TrainingRun(NamedTuple):
     """One finished run: its arm, its seed, its folder with `final/`, and what it logged."""
 
     arm: str
@@ -96,13 +96,13 @@ class Experiment:
     rows: str
     layout: str = ""
     processes: int = 1
-    _kept: dict[str, Sequence[Example]] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Sequence[RankedExample]] = field(default_factory=dict, repr=False)
 
     @property
     def processor(self) -> hf.ProcessorMixin:
         return hf.AutoProcessor.from_pretrained(policy.locate(self.job.model), local_files_only=True)
 
-    def examples(self, name: str) -> Sequence[Example]:
+    def examples(self, name: str) -> Sequence[RankedExample]:
         """The rows of a file with their reference log-probabilities from the cache.
 
         What fits into `HELD` bytes is encoded once for all runs, more than that again whenever it is asked for.
@@ -123,7 +123,7 @@ class Experiment:
         name = f"{arm.name}-{seed}-{storage.sha256_bytes(' '.join(parts).encode())[:12]}"
         return replace(own, output=f"{RUNS}/{name}")
 
-    def run(self, arm: Arm, seed: int, watching: Sequence[hf.TrainerCallback] = ()) -> Run:
+    def run(self, arm: Arm, seed: int, watching: Sequence[hf.TrainerCallback] = ()) -> TrainingRun:
         """Train one arm with one seed, unless that is done; `watching` only sees runs of this process."""
         own = self.job_of(arm, seed)
         folder = storage.path(own.output)
@@ -134,9 +134,9 @@ class Experiment:
             else:
                 environment.begin(seed, own.threads)
                 job.train(own, self.examples(arm.rows), self.processor, list(watching))
-        return Run(arm.name, seed, folder, storage.read_json(folder / job.HISTORY))
+        return TrainingRun(arm.name, seed, folder, storage.read_json(folder / job.HISTORY))
 
-    def policy(self, run: Run) -> Policy:
+    def policy(self, run: TrainingRun) -> Policy:
         """What a run has trained, adapters merged into the base."""
         final = run.folder / "final"
         if not (final / "adapter_config.json").is_file():
@@ -160,7 +160,7 @@ LOGGED = {  # columns of a learning curve, and what a trainer calls them
 }
 
 
-def curve(run: Run, number: int, watched: Sequence[Mapping[str, float]] = ()) -> list[dict[str, str | float]]:
+def curve(run: TrainingRun, number: int, watched: Sequence[Mapping[str, float]] = ()) -> list[dict[str, str | float]]:
     """What a run logged, a row for each step, and what was watched of it (KL, length), as rows of their own."""
     head = {"arm": run.arm, "seed": number}
     rows = []

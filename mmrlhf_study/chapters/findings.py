@@ -9,7 +9,7 @@ import pandas as pd
 from mmrlhf_study.chapters.reporting import Headline
 from mmrlhf_study.evaluation import comparison, paper
 from mmrlhf_study.evaluation.metrics import Pope
-from mmrlhf_study.tools.benchmarks import DIMENSIONS
+from mmrlhf_study.tools.benchmarks import TEN_DIMENSIONS
 
 WORLD = "MiniWorld"
 
@@ -65,7 +65,7 @@ def headlines(found: pd.DataFrame, dims: pd.DataFrame) -> list[Headline]:
         quotes = quoted if name.startswith("policies/mm_dpo") else {"all": "", "safety": ""}
         for dimension, quote in quotes.items():
             row = overall.loc[dimension, name]
-            label = f"{name}: gain, {DIMENSIONS.get(dimension, 'all benches')}, points"
+            label = f"{name}: gain, {TEN_DIMENSIONS.get(dimension, 'all benches')}, points"
             rows.append(Headline(label, row.gain, row.gain_low, row.gain_high, WORLD, quote))
         row = harmless.loc[name]
         rows.append(Headline(f"{name}: harmless questions refused, %", row.value, row.low, row.high, WORLD))

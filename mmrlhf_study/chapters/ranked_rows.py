@@ -19,7 +19,7 @@ from mmrlhf_core.rollout.score import Margin
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 
-PARTS = ("train", "dev", "test")
+DATA_PARTS = ("train", "dev", "test")
 
 
 def by_pair(margins: Iterable[Margin]) -> dict[tuple[str, str, str], float]:
@@ -40,8 +40,10 @@ def _check(pairs: Sequence[Pair], queries: Mapping[str, Query], responses: Mappi
             if name not in responses or responses[name].query != pair.query:
                 whose = f"a response to {responses[name].query!r}" if name in responses else "not among the responses"
                 raise RecordError(f"A pair of query {pair.query!r} names {name!r}, which is {whose}. Annotate again.")
-        if pair.split not in PARTS:
-            raise RecordError(f"A pair of query {pair.query!r} is in no part; give each one of {', '.join(PARTS)}.")
+        if pair.split not in DATA_PARTS:
+            raise RecordError(
+                f"A pair of query {pair.query!r} is in no part; give each one of {', '.join(DATA_PARTS)}."
+            )
 
 
 def _row(query: Query, pairs: Sequence[Pair], texts: Mapping[str, str], delta: Mapping[tuple, float]) -> RankedRow:
@@ -73,7 +75,7 @@ def build(
             f"{len(missing)} of {len(pairs)} pairs have no margin, the first {one.chosen!r} over {one.rejected!r} of "
             f"query {one.query!r}. Score the pairs with the reward model first: dvc repro reward_model."
         )
-    found: dict[str, list[RankedRow]] = {part: [] for part in PARTS}
+    found: dict[str, list[RankedRow]] = {part: [] for part in DATA_PARTS}
     for query, mine in graph.by_query(pairs).items():
         if len(parts := {pair.split for pair in mine}) > 1:
             raise RecordError(f"The pairs of query {query!r} are in {', '.join(sorted(parts))}; put them in one part.")

@@ -1,6 +1,6 @@
 """What a chapter leaves for readers: metrics, headline numbers beside the paper's, captioned figures, plot series."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mmrlhf_core.data import storage
+
+ENDS = ("value", "low", "high")  # columns of an estimate
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,24 @@ def write_series(stage: str, name: str, rows: pd.DataFrame) -> None:
     """Write `reports/plots/<stage>/<name>.csv`, the numbers behind a figure."""
     with storage.writing(f"reports/plots/{stage}/{name}.csv") as temporary:
         rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def shown(value: float, low: float, high: float, digits: int = 2, sign: str = "") -> str:
+    """`0.74 [0.70, 0.77]`; with `sign` "+" all three carry one."""
+    return "{:{s}.{d}f} [{:{s}.{d}f}, {:{s}.{d}f}]".format(value, low, high, s=sign, d=digits)
+
+
+def in_words(rows: pd.DataFrame, digits: int = 2, sign: str = "", columns: Sequence[str] = ENDS) -> pd.Series:
+    """`shown` of every row of a table."""
+    return rows[list(columns)].apply(lambda row: shown(*row, digits=digits, sign=sign), axis=1)
+
+
+def nested(rows: pd.DataFrame, *names: str) -> dict[str, Any]:
+    """A table as nested plain numbers: one level for each of these columns, then the others; NaN cells are left out."""
+    found: dict[str, Any] = {}
+    for row in rows.to_dict("records"):
+        place = found
+        for name in names:
+            place = place.setdefault(str(row[name]), {})
+        place |= {key: value for key, value in row.items() if key not in names and not pd.isna(value)}
+    return found

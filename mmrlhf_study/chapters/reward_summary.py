@@ -6,7 +6,7 @@ import pandas as pd
 
 from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.chapters.reporting import Headline
-from mmrlhf_study.evaluation.reward_bench import ALL
+from mmrlhf_study.evaluation.reward_bench import ALL_CATEGORIES
 
 WORLD = "MiniWorld"
 PAPER = {  # what the front page quotes beside our arms
@@ -32,7 +32,7 @@ def keyed(made: pd.DataFrame, *names: str) -> dict[str, Any]:
 def headlines(made: pd.DataFrame, error: Estimate) -> list[Headline]:
     """ACC and ACC+ of the arms the paper has too, and the calibration error of the full model."""
     numbers = []
-    for row in made[(made.category == ALL) & made.arm.isin(PAPER)].itertuples():
+    for row in made[(made.category == ALL_CATEGORIES) & made.arm.isin(PAPER)].itertuples():
         acc, plus = (row.acc, row.acc_low, row.acc_high), (row.acc_plus, row.acc_plus_low, row.acc_plus_high)
         numbers.append((f"reward model, {row.arm}: ACC", *acc, PAPER[row.arm]))
         numbers.append((f"reward model, {row.arm}: ACC+", *plus, PAPER[row.arm]))
@@ -46,7 +46,7 @@ def metrics(
 ) -> dict[str, Any]:  # fmt: skip
     """All tables as nested plain numbers; without clock times."""
     return {
-        "arms": keyed(overview[overview.category == ALL], "arm"),
+        "arms": keyed(overview[overview.category == ALL_CATEGORIES], "arm"),
         "comparisons": keyed(compared, "arm", "against"),
         "controls": keyed(controls, "arm"),
         "other_pictures": keyed(fallen, "arm"),
@@ -92,7 +92,7 @@ def sentences(
     quality: pd.DataFrame, costs: pd.DataFrame,
 ) -> list[str]:  # fmt: skip
     """One sentence per finding, each with its numbers; p-values are after Holm's correction."""
-    said = [_of_arm(row) for row in overview[(overview.category == ALL) & (overview.seeds > 0)].itertuples()]
+    said = [_of_arm(row) for row in overview[(overview.category == ALL_CATEGORIES) & (overview.seeds > 0)].itertuples()]
     arms = compared[compared.arm.isin(PAPER) & compared.against.isin(PAPER)]
     said += [_of_difference(row) for row in arms.itertuples()]
     said.append(f"Expected calibration error of the full model: {_shown(*map(float, error))}.")

@@ -19,14 +19,14 @@ from mmrlhf_core.data.records import Pair, Query, Record, Response, column
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.rollout import generate, sampling
 from mmrlhf_core.rollout.endpoint import Endpoint
-from mmrlhf_core.rollout.sampling import Answers, Rated, Sampling
+from mmrlhf_core.rollout.sampling import Rated, SampledAnswers, Sampling
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import choices
 from mmrlhf_study.chapters.experiment import RUNS, Arm, Experiment
 from mmrlhf_study.miniworld import annotators
 
-NAME = "self"  # what runs of this module are called
+RUN_NAME = "self"  # what runs of this module are called
 PEOPLE, TRUTH, RANDOM = "people", "truth", "random"
 TRAINED, READ_TWICE = 3, 2  # passes of a token: forward and backward; a critique is written, then read with its score
 
@@ -60,7 +60,7 @@ def conditions(
 
 
 @dataclass(frozen=True, slots=True)
-class Run(Record):
+class ConditionRun(Record):
     """What one condition with one seed came to; passes count tokens through a text model, a trained one three times."""
 
     VERSION: ClassVar[int] = 1
@@ -120,14 +120,14 @@ class Lab:
     def processor(self) -> hf.ProcessorMixin:
         return self.training.processor
 
-    def draw(self, model: str, queries: Sequence[Query], seed: int, shown: bool = True) -> list[Answers]:
+    def draw(self, model: str, queries: Sequence[Query], seed: int, shown: bool = True) -> list[SampledAnswers]:
         """Answers of a model of this lab, with a bar if `shown`; seed 0 is the lab's own."""
         source = self.engine if self.engine and model == self.base else model
         how = Sampling(**asdict(self.sampling) | {"seed": self.sampling.seed + seed})
         return sampling.draw(source, queries, self.media, self.frames, how, f"{self.folder}/answers", "samples" * shown)
 
     def signal(
-        self, arm: str, queries: Sequence[Query], answers: Sequence[Answers], seed: int, shown: bool = True
+        self, arm: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], seed: int, shown: bool = True
     ) -> list[Signal]:
         """What an arm thinks of answers; truth and chance cost nothing."""
         if arm == TRUTH:
@@ -139,7 +139,9 @@ class Lab:
             for one, said in zip(self.rated(arm, queries, answers, shown), answers, strict=True)
         ]
 
-    def rated(self, arm: str, queries: Sequence[Query], answers: Sequence[Answers], shown: bool = True) -> list[Rated]:
+    def rated(
+        self, arm: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], shown: bool = True
+    ) -> list[Rated]:
         """Scores and critiques of an arm's reward model."""
         if arm not in self.rewards:
             raise ValueError(f"Arm {arm!r} has no reward model; there are {', '.join(self.rewards)}, truth and random.")
@@ -147,7 +149,7 @@ class Lab:
         return sampling.rate(self.rewards[arm], queries, answers, *where, desc=arm * shown)
 
 
-def free(answers: Answers, give: Callable[[str, str], float]) -> Signal:
+def free(answers: SampledAnswers, give: Callable[[str, str], float]) -> Signal:
     """A signal that costs nothing."""
     return Signal(tuple(give(answers.query, text) for text in answers.texts), (0,) * len(answers.texts))
 
@@ -257,7 +259,7 @@ def train(lab: Lab, model: str, rows: Sequence[RankedRow], seed: int) -> str:
     records.write(f"{lab.folder}/rows/{name}.parquet", rows)
     own = replace(lab.training.job, model=model, reference=f"{lab.folder}/reference")
     whole = Experiment(own, f"{lab.folder}/rows", lab.training.layout, lab.training.processes)
-    run = whole.run(Arm(NAME, lab.objective, name), seed)
+    run = whole.run(Arm(RUN_NAME, lab.objective, name), seed)
     folder = run.folder.relative_to(storage.root())
     if not own.lora:
         return f"{folder}/final"
@@ -267,7 +269,7 @@ def train(lab: Lab, model: str, rows: Sequence[RankedRow], seed: int) -> str:
     return merged
 
 
-def keep(folder: str, run: Run, base: str) -> None:
+def keep(folder: str, run: ConditionRun, base: str) -> None:
     """Put the model of a run where later chapters load it, with the passes it took in `training.json`.
 
     One that never trained is a reference to the base.
@@ -282,14 +284,14 @@ def keep(folder: str, run: Run, base: str) -> None:
 
 def clear(lab: Lab) -> None:
     """Remove what the lab kept for going on: answers, scores, rows, reference and runs."""
-    for place in (storage.path(lab.folder), *storage.path(RUNS).glob(f"{NAME}-*")):
+    for place in (storage.path(lab.folder), *storage.path(RUNS).glob(f"{RUN_NAME}-*")):
         storage.remove(place)
 
 
 def run(
     lab: Lab, condition: Condition, number: int, queries: Sequence[Query], annotated: Mapping[str, RankedRow],
     prompt_tokens: Mapping[str, int],
-) -> Run:  # fmt: skip
+) -> ConditionRun:  # fmt: skip
     """One condition with seed `number`. `prompt_tokens` holds the length of each query's prompt."""
     model, steps, counts, spent = lab.base, 0, dict.fromkeys(("", *choices.WITHOUT), 0), [0, 0, 0]
     for part in range(condition.rounds):
@@ -305,4 +307,4 @@ def run(
         steps += len(mine) // step(lab) * epochs(lab) if model != before else 0
         spent = [a + b for a, b in zip(spent, (made.sampled, made.rated, trained), strict=True)]
     head = (condition.name, condition.arm, condition.n, condition.rounds, number, model, steps, len(queries))
-    return Run(*head, *counts.values(), *spent)
+    return ConditionRun(*head, *counts.values(), *spent)

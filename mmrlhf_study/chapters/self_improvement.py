@@ -14,13 +14,13 @@ from tqdm import tqdm
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.reward import RewardModel
-from mmrlhf_core.rollout.sampling import Answers
-from mmrlhf_core.rollout.score import Decoding
+from mmrlhf_core.rollout.sampling import SampledAnswers
+from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_study.chapters import rounds
-from mmrlhf_study.chapters.rounds import Condition, Lab, Run
+from mmrlhf_study.chapters.rounds import Condition, ConditionRun, Lab
 from mmrlhf_study.evaluation import gains, statistics
-from mmrlhf_study.evaluation.gains import KNOWN, Graded, Item
+from mmrlhf_study.evaluation.gains import TRUTH_KNOWN, Graded, HeldOutQuestion
 from mmrlhf_study.evaluation.statistics import Estimate
 from mmrlhf_study.miniworld import examination, questions
 
@@ -29,7 +29,7 @@ STATES = ("all alike", "all right", "all wrong", "equal score")
 
 def knows(queries: Iterable[Query]) -> bool:
     """Whether the truth about all of these queries can be checked."""
-    return all(query.source in KNOWN for query in queries)
+    return all(query.source in TRUTH_KNOWN for query in queries)
 
 
 def is_right(query: str, text: str) -> bool:
@@ -42,7 +42,7 @@ def is_right(query: str, text: str) -> bool:
 
 
 def states(
-    queries: Sequence[Query], answers: Sequence[Answers], clusters: Mapping[str, str], seed: int
+    queries: Sequence[Query], answers: Sequence[SampledAnswers], clusters: Mapping[str, str], seed: int
 ) -> list[dict[str, object]]:
     """One row per query: how many different answers, whether all are alike, right or wrong, their scores."""
     rows = []
@@ -156,7 +156,7 @@ def best_of(
 
 
 def pick_passes(
-    answers: Sequence[Answers], signals: Mapping[str, Sequence[rounds.Signal]], sizes: Sequence[int]
+    answers: Sequence[SampledAnswers], signals: Mapping[str, Sequence[rounds.Signal]], sizes: Sequence[int]
 ) -> pd.DataFrame:
     """Mean token passes of one query: k answers drawn, and for k above 1 scored, a row per signal, a column per k."""
     found = {}
@@ -174,26 +174,26 @@ def pick_passes(
 # ---------------------------------------------------------------- what training brought
 
 
-def items(queries: Sequence[Query], media: str, frames: int) -> list[Item]:
+def items(queries: Sequence[Query], media: str, frames: int) -> list[HeldOutQuestion]:
     """Held-out queries as questions to grade, by class; with their truth where it is known."""
     found = []
     for query in queries:
-        asked = questions.question(query.id) if query.source in KNOWN else None
+        asked = questions.question(query.id) if query.source in TRUTH_KNOWN else None
         shown = prompts.of_query(query, media, frames)
-        found.append(Item("test", query.category or "unknown", query.id, shown, asked))
+        found.append(HeldOutQuestion("test", query.category or "unknown", query.id, shown, asked))
     return found
 
 
 def experiment(
     lab: Lab, conditions: Sequence[Condition], seeds: int, train: Sequence[Query], annotated: Mapping[str, RankedRow],
-    asked: Sequence[Item], judge: RewardModel | None,
-) -> tuple[list[Run], list[Graded]]:  # fmt: skip
+    asked: Sequence[HeldOutQuestion], judge: RewardModel | None,
+) -> tuple[list[ConditionRun], list[Graded]]:  # fmt: skip
     """Every condition with every seed, and the greedy answers of each model that came out, graded under its name.
 
     The base is graded too. Where the truth is not known, the judge is the reward model that also ranks: no neutral one.
     """
     prompt_tokens = {one.query: one.prompt for one in lab.draw(lab.base, train, 0)}
-    how = Decoding(max_new_tokens=lab.critique_tokens)
+    how = CritiqueDecoding(max_new_tokens=lab.critique_tokens)
 
     def grade(model: str, name: str, number: int) -> list[Graded]:
         texts = gains.answers(policy.load(model), asked, lab.sampling.max_new_tokens)
@@ -206,7 +206,7 @@ def experiment(
     return runs, graded
 
 
-def table(graded: Iterable[Graded], runs: Iterable[Run], clusters: Mapping[str, str]) -> pd.DataFrame:
+def table(graded: Iterable[Graded], runs: Iterable[ConditionRun], clusters: Mapping[str, str]) -> pd.DataFrame:
     """Grades of trained models: name, arm, n and rounds of the condition, seed, query, cluster, score, right."""
     about = {one.name: (one.arm, one.n, one.rounds) for one in runs}
     rows = [

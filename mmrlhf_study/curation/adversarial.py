@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmrlhf_core.models.policy import Policy
 
-EPSILON = 8  # largest change of a channel, in steps of 1/255
+LARGEST_CHANGE = 8  # largest change of a channel, in steps of 1/255
 
 
 class Attack(NamedTuple):
@@ -28,7 +28,7 @@ class Attack(NamedTuple):
     @property
     def strong(self) -> bool:
         """Whether the picture is nearer to the target than it was and keeps to the bound."""
-        return self.largest <= EPSILON and self.after > self.before
+        return self.largest <= LARGEST_CHANGE and self.after > self.before
 
 
 def features(policy: Policy, pixels: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,9 @@ def pixels_of(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()
 
 
-def attack(policy: Policy, clean: Image.Image, target: Image.Image, steps: int, epsilon: int = EPSILON) -> Attack:
+def attack(
+    policy: Policy, clean: Image.Image, target: Image.Image, steps: int, epsilon: int = LARGEST_CHANGE
+) -> Attack:
     """Change `clean` by at most `epsilon`/255 per channel so that the tower's features resemble those of `target`.
 
     Each step goes along the sign of the gradient of the cosine, by a fortieth of `epsilon` at the end and a quarter at
@@ -72,7 +74,7 @@ def attack(policy: Policy, clean: Image.Image, target: Image.Image, steps: int, 
     return Attack(picture, int((whole - start).abs().max()), before, after)
 
 
-def noise(clean: Image.Image, seed: int, epsilon: int = EPSILON) -> Image.Image:
+def noise(clean: Image.Image, seed: int, epsilon: int = LARGEST_CHANGE) -> Image.Image:
     """The control: `clean` with every channel moved by `epsilon`/255 up or down at random."""
     start = pixels_of(clean).numpy()
     sign = np.random.default_rng(seed).choice((-1, 1), start.shape)

@@ -11,7 +11,7 @@ from PIL import Image
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Query, Record, column
 
-STEPS = ("unreadable", "unclassed", "duplicate", "leak", "not drawn")
+FILTERS = ("unreadable", "unclassed", "duplicate", "leak", "not drawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Removed(Record):
     VERSION: ClassVar[int] = 1
 
     query: str = column("id of the query", filled=True)
-    step: str = column("filter that removed it", allowed=STEPS)
+    step: str = column("filter that removed it", allowed=FILTERS)
     reason: str = column("why, in words", filled=True)
     other: str = column("kept query it repeats, or evaluation picture or query it overlaps with; blank otherwise", "")
 
@@ -48,10 +48,10 @@ def check(pool: Iterable[Query], kept: Iterable[Query], removed: Iterable[Remove
 def table(pool: int, removed: Iterable[Removed]) -> list[tuple[str, int, int]]:
     """(step, queries it removed, queries left) from the pool down, all steps in order."""
     rows, left = [("pool", 0, pool)], pool
-    counts = dict.fromkeys(STEPS, 0)
+    counts = dict.fromkeys(FILTERS, 0)
     for row in removed:
         counts[row.step] += 1
-    for step in STEPS:
+    for step in FILTERS:
         left -= counts[step]
         rows.append((step, counts[step], left))
     return rows

@@ -18,7 +18,7 @@ from mmrlhf_study.curation import dedup
 
 HASH_SIDE = 32  # pixels of the grey picture behind a perceptual hash
 HASH_LOW = 16  # frequencies kept per direction
-SIDE = 2_048  # rows compared at a time
+COMPARED = 2_048  # rows compared at a time
 
 
 class Leak(NamedTuple):
@@ -40,7 +40,7 @@ def picture_hash(picture: Image.Image) -> np.ndarray:
     return np.packbits(low > np.median(low[1:]))
 
 
-class Pictures(NamedTuple):
+class KnownPictures(NamedTuple):
     """What the gate knows about some pictures."""
 
     paths: Sequence[str]
@@ -50,7 +50,7 @@ class Pictures(NamedTuple):
     digests: Sequence[str]  # SHA-256 of the files
 
 
-def look(paths: Sequence[str], embeddings: np.ndarray, media: str | Path) -> Pictures:
+def look(paths: Sequence[str], embeddings: np.ndarray, media: str | Path) -> KnownPictures:
     """Open pictures below `media` for all that the gate needs besides their `embeddings` [N, D]."""
     bits, digests = np.zeros((len(paths), HASH_LOW**2 // 8), np.uint8), []
     thumbs = np.zeros((len(paths), 3 * dedup.THUMB**2), np.float32)
@@ -60,7 +60,7 @@ def look(paths: Sequence[str], embeddings: np.ndarray, media: str | Path) -> Pic
         with Image.open(file) as picture:
             bits[row] = picture_hash(picture)
             thumbs[row] = dedup.thumbnail(picture)
-    return Pictures(paths, embeddings, thumbs, bits, digests)
+    return KnownPictures(paths, embeddings, thumbs, bits, digests)
 
 
 def equal_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -82,10 +82,10 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def best(a: np.ndarray, b: np.ndarray, like: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(row of `b` most like each row of `a`, how like), block by block; `like` gives [rows, rows] for two blocks."""
     place, score = np.zeros(len(a), np.int64), np.full(len(a), -np.inf)
-    for left in range(0, len(a), SIDE):
-        rows = slice(left, min(left + SIDE, len(a)))
-        for right in range(0, len(b), SIDE):
-            found = like(a[rows], b[right : right + SIDE])
+    for left in range(0, len(a), COMPARED):
+        rows = slice(left, min(left + COMPARED, len(a)))
+        for right in range(0, len(b), COMPARED):
+            found = like(a[rows], b[right : right + COMPARED])
             top = found.argmax(1)
             value = found[np.arange(len(top)), top]
             better = value > score[rows]
@@ -95,7 +95,7 @@ def best(a: np.ndarray, b: np.ndarray, like: Callable[..., np.ndarray]) -> tuple
 
 
 def picture_leaks(
-    ours: Pictures, theirs: Pictures, cosine: float, agreement: float, bits: float
+    ours: KnownPictures, theirs: KnownPictures, cosine: float, agreement: float, bits: float
 ) -> dict[str, tuple[str, str, float]]:
     """Pictures of ours that are in theirs: path -> (kind, their path, score), by the strictest kind that holds.
 

@@ -14,7 +14,7 @@ from mmrlhf_study.miniworld import pool as miniworld
 from mmrlhf_study.miniworld.questions import question
 
 MINIWORLD, PICTURES, CLIPS = "miniworld", "pictures", "clips"
-KINDS = (MINIWORLD, *sources.LAYOUTS, PICTURES, CLIPS)
+POOL_SOURCES = (MINIWORLD, *sources.ROW_FORMATS, PICTURES, CLIPS)
 
 
 def draw(seed: int, size: int, seen: frozenset[str], folder: str) -> Pool:
@@ -41,12 +41,12 @@ def build(
     `kind` is `miniworld`, the layout of `files` (`conversations`, `preferences`), or `pictures` / `clips` for a folder
     about which every query asks `prompt`. `size` is the number of queries to draw, or of rows to read at most.
     """
-    if kind not in KINDS:
-        raise ValueError(f"No pool of kind {kind!r}. Give one of {', '.join(KINDS)}.")
+    if kind not in POOL_SOURCES:
+        raise ValueError(f"No pool of kind {kind!r}. Give one of {', '.join(POOL_SOURCES)}.")
     rejects, place = Path(folder) / "rejects.parquet", f"{folder}/media" if kind == MINIWORLD else media
     if kind == MINIWORLD:
         pool = draw(seed, size, seen, folder)
-    elif kind in sources.LAYOUTS:
+    elif kind in sources.ROW_FORMATS:
         paths = [file for name in files for file in _files(name)]
         pool = sources.read(paths, Source(kind, kind, storage.path(media)), rejects, max_reject_share, size or None)
     else:

@@ -25,9 +25,9 @@ from mmrlhf_core.data.rows import BadRow, SourceError
 from mmrlhf_study.curation import links
 
 AHEAD = 16  # rows in work per thread
-KNOWN = 2**16  # pictures whose check is remembered, for rows that share one
+CHECKS_KEPT = 2**16  # pictures whose check is remembered, for rows that share one
 MARK = re.compile(r"<(?:image|video)>")
-SHARD = re.compile(r"-\d+-of-\d+$")
+SHARD_NAME = re.compile(r"-\d+-of-\d+$")
 Item = tuple[str, str, int, Any]  # place "file.row", file name, row number, value
 Stored = Callable[[str], media.Picture]
 
@@ -143,7 +143,7 @@ def _preference(row: dict, place: str) -> tuple[str, list[tuple[str, str]]]:
     return name, [(prompt, _typed(row, "answer", (str,), ""))]
 
 
-LAYOUTS = {"conversations": _conversation, "preferences": _preference}
+ROW_FORMATS = {"conversations": _conversation, "preferences": _preference}
 
 
 def plain_prompt(text: str, first: int = 1, word: str = "image") -> str:
@@ -181,7 +181,7 @@ def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -
     """
     if type(row) is not dict:
         raise row if type(row) is BadRow else BadRow(f"wrong type: the row is {type(row).__name__}")
-    name, turns = LAYOUTS[source.layout](row, place)
+    name, turns = ROW_FORMATS[source.layout](row, place)
     clip, pictures = _pictures(row, source.media, stored)
     seen, queries = _seen(turns, 1 if clip else len(pictures)), []
     for number, (question, answer) in enumerate(turns):
@@ -233,7 +233,7 @@ def _outcome(item: Item, source: Source, stored: Stored) -> tuple[str, int, list
     """(file, row number, the row's queries or why it has none)."""
     place, file, number, row = item
     try:
-        return file, number, _queries(row, place, SHARD.sub("", Path(file).stem), source, stored)
+        return file, number, _queries(row, place, SHARD_NAME.sub("", Path(file).stem), source, stored)
     except (BadRow, media.MediaError) as bad:
         return file, number, str(bad)
     except records.RecordError as error:
@@ -242,7 +242,7 @@ def _outcome(item: Item, source: Source, stored: Stored) -> tuple[str, int, list
 
 def _pool(items: Iterable[Item], source: Source, threads: int) -> Pool:
     """All rows, in order. An id that comes back has to ask the same again, and is then a repeat."""
-    stored = lru_cache(KNOWN)(partial(media.stored, source.media))
+    stored = lru_cache(CHECKS_KEPT)(partial(media.stored, source.media))
     outcomes = _in_order(partial(_outcome, source=source, stored=stored), items, threads)
     taken: dict[str, tuple[str, str]] = {}
     queries, rejects, count, repeats = [], [], 0, 0
@@ -267,8 +267,8 @@ def faults(rejects: Iterable[Reject]) -> Counter[str]:
 
 def _ready(source: Source) -> Source:
     """`source` with its media folder in full, or one sentence on what is wrong with it."""
-    if source.layout not in LAYOUTS:
-        raise SourceError(f"{source.name}: layout {source.layout!r} is unknown; give {' or '.join(LAYOUTS)}.")
+    if source.layout not in ROW_FORMATS:
+        raise SourceError(f"{source.name}: layout {source.layout!r} is unknown; give {' or '.join(ROW_FORMATS)}.")
     folder = storage.path(source.media).resolve()
     if not folder.is_dir():
         raise SourceError(f"{source.name}: the media folder {folder} is not there; create or mount it.")

@@ -15,11 +15,11 @@ from mmrlhf_core.data.records import Record, Response, column
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.rollout import generate
-from mmrlhf_study.miniworld.benches import Item
+from mmrlhf_study.miniworld.benches import BenchItem
 
 
 @dataclass(frozen=True)
-class Decoding:
+class AnswerDecoding:
     """How all policies are sampled; temperature 0 is greedy."""
 
     temperature: float = 0.0
@@ -30,7 +30,7 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Record):
+class AskedItem(Record):
     """One item of the evaluation as text."""
 
     VERSION: ClassVar[int] = 1
@@ -47,10 +47,10 @@ class Asked(Record):
 
 
 @dataclass(frozen=True)
-class Answers:
+class PolicyAnswers:
     """The answers of every policy in the order of the items, and what writing them took."""
 
-    items: tuple[Item, ...]
+    items: tuple[BenchItem, ...]
     texts: Mapping[str, tuple[str, ...]]  # by policy, the first being the one compared with
     tokens: Mapping[str, tuple[int, ...]]  # of each answer, its end included
     seconds: Mapping[str, float]  # wall time of all answers of a policy
@@ -107,8 +107,8 @@ def _facts(name: str, loaded: Policy) -> dict[str, Any]:
 
 
 def answer(
-    checkpoints: Mapping[str, str], items: Sequence[Item], how: Decoding, folder: str, batch: int = 64
-) -> Answers:
+    checkpoints: Mapping[str, str], items: Sequence[BenchItem], how: AnswerDecoding, folder: str, batch: int = 64
+) -> PolicyAnswers:
     """Have every checkpoint answer every item, one after the other, and write items, answers and settings."""
     asked, names = [item.prompt(how.frames) for item in items], [item.id for item in items]
     texts, tokens, seconds, facts = {}, {}, {}, {}
@@ -125,19 +125,19 @@ def answer(
         seconds[name] = time.monotonic() - clock
         texts[name] = tuple(text for (text,) in told)
         tokens[name] = tuple(len(prompts.answer_ids(loaded.processor, text)) for text in texts[name])
-    made = Answers(tuple(items), texts, tokens, seconds)
-    records.write(f"{folder}/items.parquet", map(_asked, items), Asked)
+    made = PolicyAnswers(tuple(items), texts, tokens, seconds)
+    records.write(f"{folder}/items.parquet", map(_asked, items), AskedItem)
     records.write(f"{folder}/answers.parquet", _responses(made, sampled), Response)
     storage.write_json(f"{folder}/settings.json", {"decoding": asdict(how), "policies": facts})
     return made
 
 
-def _asked(item: Item) -> Asked:
+def _asked(item: BenchItem) -> AskedItem:
     q = item.question
-    return Asked(item.id, item.set, item.scene, q.prompt, q.answer, q.key, q.options, q.decline, item.label)
+    return AskedItem(item.id, item.set, item.scene, q.prompt, q.answer, q.key, q.options, q.decline, item.label)
 
 
-def _responses(made: Answers, sampled: Mapping[str, Any]) -> Iterator[Response]:
+def _responses(made: PolicyAnswers, sampled: Mapping[str, Any]) -> Iterator[Response]:
     for name, texts in made.texts.items():
         for item, text in zip(made.items, texts, strict=True):
             yield Response(f"{item.id}/{name}", item.id, name, text, **sampled)

@@ -17,15 +17,15 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap, wilson
 from mmrlhf_study.evaluation import paper, statistics
-from mmrlhf_study.evaluation.answers import Answers
+from mmrlhf_study.evaluation.answers import PolicyAnswers
 from mmrlhf_study.miniworld.benches import WON, Bench
-from mmrlhf_study.tools.benchmarks import DIMENSIONS
+from mmrlhf_study.tools.benchmarks import TEN_DIMENSIONS
 
 LEVEL = 0.05  # of the adjusted p-value below which a change is shown
 COST = "training.json"  # beside a checkpoint: `passes`, what its training took, as in `training.rounds`
 
 
-def columns(made: Answers, bench: Bench, name: str) -> np.ndarray:
+def columns(made: PolicyAnswers, bench: Bench, name: str) -> np.ndarray:
     """What one policy's answers to a bench add up from, [items, columns + 1]; the last column counts."""
     texts = zip(made.items, made.texts[name], made.texts[made.reference], strict=True)
     rows = [(*bench.measure.columns(t, item, other), 1.0) for item, t, other in texts if item.set in bench.sets]
@@ -34,7 +34,7 @@ def columns(made: Answers, bench: Bench, name: str) -> np.ndarray:
     return np.array(rows)
 
 
-def _scenes(made: Answers, bench: Bench) -> np.ndarray:
+def _scenes(made: PolicyAnswers, bench: Bench) -> np.ndarray:
     """The number of each item's scene, [items]."""
     return np.unique([item.scene for item in made.items if item.set in bench.sets], return_inverse=True)[1]
 
@@ -70,7 +70,7 @@ def _effect(mine: np.ndarray, theirs: np.ndarray) -> float:
     return statistics.paired_effect(a, b) if np.ptp(a - b) > 1e-9 else np.nan
 
 
-def table(made: Answers, benches: Sequence[Bench], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+def table(made: PolicyAnswers, benches: Sequence[Bench], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """One row per bench and policy: its value, the gain against the first policy, and whether that is shown."""
     rows = []
     for bench in benches:
@@ -116,7 +116,7 @@ def _mean_of_benches(sums: np.ndarray) -> np.ndarray:
     return 100 * (good / np.maximum(counts, 1)).sum(-1) / np.maximum((counts > 0).sum(-1), 1)
 
 
-def _goodness(made: Answers, benches: Sequence[Bench], name: str) -> np.ndarray:
+def _goodness(made: PolicyAnswers, benches: Sequence[Bench], name: str) -> np.ndarray:
     """(how good, 1) of every bench side by side for each item, 0 where it is no item of the bench; [items, 2 B]."""
     parts = []
     for bench in benches:
@@ -126,7 +126,7 @@ def _goodness(made: Answers, benches: Sequence[Bench], name: str) -> np.ndarray:
     return np.hstack(parts)
 
 
-def dimensions(made: Answers, benches: Sequence[Bench], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+def dimensions(made: PolicyAnswers, benches: Sequence[Bench], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """How good the answers are in each dimension and over all, 0 to 100, as the mean of its benches.
 
     It leaves out what is measured against another policy, so that all policies stand on one scale.
@@ -134,7 +134,7 @@ def dimensions(made: Answers, benches: Sequence[Bench], draws: int = 1000, seed:
     benches = [bench for bench in benches if bench.measure is not WON]
     scenes = np.unique([item.scene for item in made.items], return_inverse=True)[1]
     rows = []
-    for dimension in (*DIMENSIONS, "all"):
+    for dimension in (*TEN_DIMENSIONS, "all"):
         mine = [bench for bench in benches if dimension in (bench.dimension, "all")]
         theirs = _goodness(made, mine, made.reference)
         for name in made.texts:
@@ -217,7 +217,7 @@ def paper_safety() -> pd.DataFrame:
     """The paper's Table 3 as printed, with the Wilson intervals its sizes give; its answers are not known: no tests."""
     rows = []
     for one in paper.table().query("table == 'Tab. 3'").itertuples():
-        n = paper.SIZES[one.row]
+        n = paper.SAFETY_COUNTS[one.row]
         rates = (one.base, one.aligned)
         base, aligned = ends = [wilson(round(rate * n / 100), n) for rate in rates]
         texts = [f"{rate:g} [{100 * end.low:.0f}, {100 * end.high:.0f}]" for rate, end in zip(rates, ends, strict=True)]
@@ -235,7 +235,9 @@ def training_of(checkpoint: str) -> float:
     return float(storage.read_json(file)["passes"]) if file.is_file() else np.nan
 
 
-def costs(made: Answers, checkpoints: Mapping[str, str], found: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
+def costs(
+    made: PolicyAnswers, checkpoints: Mapping[str, str], found: pd.DataFrame, draws: int, seed: int
+) -> pd.DataFrame:
     """What each policy costs and gains: tokens per answer with interval, training, change over all benches.
 
     Clock times are kept out: they are in `milliseconds`.
@@ -250,6 +252,6 @@ def costs(made: Answers, checkpoints: Mapping[str, str], found: pd.DataFrame, dr
     return pd.DataFrame(rows, columns=[*names, "gain", "gain_low", "gain_high"])
 
 
-def milliseconds(made: Answers) -> dict[str, float]:
+def milliseconds(made: PolicyAnswers) -> dict[str, float]:
     """Wall time per answer on this machine, in batches; it is different every time."""
     return {name: 1000 * seconds / len(made.items) for name, seconds in made.seconds.items()}

@@ -14,7 +14,7 @@ import pandas as pd
 from mmrlhf_core.data.annotated import Annotated
 from mmrlhf_core.rollout.score import Scored
 from mmrlhf_study.chapters.intervals import bootstrap
-from mmrlhf_study.evaluation.reward_bench import Item
+from mmrlhf_study.evaluation.reward_bench import RewardItem
 from mmrlhf_study.miniworld import claims, questions, truth
 from mmrlhf_study.miniworld.scenes import PLACES
 
@@ -90,7 +90,7 @@ def true_critiques(data: Iterable[Annotated]) -> dict[str, str]:
     }
 
 
-def true_scores(found: Iterable[Item]) -> list[tuple[float, float]]:
+def true_scores(found: Iterable[RewardItem]) -> list[tuple[float, float]]:
     """Overall truth scores of both responses of every pair: how far the truth itself orders them as people do."""
     asked = [(questions.question(item.query), item) for item in found]
     return [(float(truth.check(item.chosen, q).score), float(truth.check(item.rejected, q).score)) for q, item in asked]

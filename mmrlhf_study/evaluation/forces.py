@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mmrlhf_core.ranked.batch import Query, Tree, build_tree
+from mmrlhf_core.ranked.batch import RankedQuery, Tree, build_tree
 from mmrlhf_core.ranked.logps import response_logps
 
 
@@ -55,7 +55,7 @@ def _tried(
     return moved
 
 
-def of_pair(model: nn.Module, query: Query, pair: int = 0, strength: float = 1e-6) -> Forces:
+def of_pair(model: nn.Module, query: RankedQuery, pair: int = 0, strength: float = 1e-6) -> Forces:
     """The forces on one pair of a query; the model keeps its weights. `strength` is η β σ(−β h) of the step tried."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     tree, (winner, loser) = build_tree([query]).to(weights[0].device), query.pairs[pair]
@@ -68,7 +68,7 @@ def of_pair(model: nn.Module, query: Query, pair: int = 0, strength: float = 1e-
     return Forces(*products, float(moved[winner]), float(moved[loser]))
 
 
-def of_all(model: nn.Module, queries: Sequence[Query], strength: float = 1e-6) -> list[tuple[float, float]]:
+def of_all(model: nn.Module, queries: Sequence[RankedQuery], strength: float = 1e-6) -> list[tuple[float, float]]:
     """Changes of (log π(y_w), log π(y_l)) of each query's first pair by one small step on all of them at once.
 
     Over the strength of the step; the model keeps its weights.

@@ -22,17 +22,17 @@ from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.rollout import generate, score
-from mmrlhf_core.rollout.score import Decoding, Work
+from mmrlhf_core.rollout.score import CritiqueDecoding, Work
 from mmrlhf_study.evaluation import statistics
 from mmrlhf_study.miniworld import curriculum, examination, questions, scenes, tasks
 from mmrlhf_study.miniworld.questions import Question
 
-BENCHMARKS = {"math": "MathVista", "conversation": "LLaVA-Wild", "ocr": "OCRBench", "chart": "ChartQA"}  # Fig. 12
+STANDS_FOR = {"math": "MathVista", "conversation": "LLaVA-Wild", "ocr": "OCRBench", "chart": "ChartQA"}  # Fig. 12
 SAFETY, AVERAGE = "safety", "average"
-PARTS = ("dev", "test")
-KNOWN = ("miniworld", "adversarial")  # sources of queries whose truth is known
+HELD_OUT_PARTS = ("dev", "test")
+TRUTH_KNOWN = ("miniworld", "adversarial")  # sources of queries whose truth is known
 START = 3 * 10**7  # where its scenes begin among `scenes.EVALUATION`
-NAMES = {
+ARM_NAMES = {
     "base": "base",
     "sft": "SFT on chosen",
     "dpo": "DPO",
@@ -49,14 +49,14 @@ NAMES = {
 
 def label(arm: str) -> str:
     """An arm in words."""
-    return NAMES.get(arm) or f"MM-DPO, SFT weight {arm.rpartition('_')[2]}"
+    return ARM_NAMES.get(arm) or f"MM-DPO, SFT weight {arm.rpartition('_')[2]}"
 
 
 # ---------------------------------------------------------------- questions
 
 
 @dataclass(frozen=True)
-class Item:
+class HeldOutQuestion:
     """One question of a part (dev or test), with its truth where there is one."""
 
     part: str
@@ -70,11 +70,11 @@ def _kinds(family: str) -> list[tuple[str, str]]:
     """(family of scenes, task) of all questions of one dimension."""
     found = [(kind, task) for kind, named in tasks.TASKS.items() for task, (name, _) in named.items() if name == family]
     if not found:
-        raise ValueError(f"No questions of family {family!r}. Give one of {', '.join(questions.DIMENSIONS)}.")
+        raise ValueError(f"No questions of family {family!r}. Give one of {', '.join(questions.SCENE_DIMENSIONS)}.")
     return found
 
 
-def drawn(families_: Sequence[str], each: int, seen: set[str], frames: int, seed: int) -> list[Item]:
+def drawn(families_: Sequence[str], each: int, seen: set[str], frames: int, seed: int) -> list[HeldOutQuestion]:
     """`each` questions of every family for dev and as many for test, every one about a scene of its own.
 
     No scene has a hash in `seen`.
@@ -91,28 +91,34 @@ def drawn(families_: Sequence[str], each: int, seen: set[str], frames: int, seed
                 continue
             taken.add(scene.hash)
             asked = questions.ask(scene, task)
-            items.append(Item(PARTS[count >= each], family, asked.id, curriculum.prompt(asked, frames), asked))
+            items.append(
+                HeldOutQuestion(
+                    HELD_OUT_PARTS[count >= each], family, asked.id, curriculum.prompt(asked, frames), asked
+                )
+            )
             count += 1
     return items
 
 
 def held_out(
     queries: Iterable[Query], part: Mapping[str, str], each: int, media: str | Path, frames: int
-) -> list[Item]:
+) -> list[HeldOutQuestion]:
     """Up to `each` queries of every class of dev and of test, in their order; `part` is the part of each query."""
     count: dict[tuple[str, str], int] = {}
     items = []
     for query in queries:
         key = (part.get(query.id, ""), query.category or "unknown")
-        if key[0] in PARTS and count.get(key, 0) < each:
+        if key[0] in HELD_OUT_PARTS and count.get(key, 0) < each:
             count[key] = count.get(key, 0) + 1
-            items.append(Item(*key, query.id, prompts.of_query(query, media, frames)))
-    if lacking := [part_ for part_ in PARTS if not of_part(items, part_)]:
+            items.append(HeldOutQuestion(*key, query.id, prompts.of_query(query, media, frames)))
+    if lacking := [part_ for part_ in HELD_OUT_PARTS if not of_part(items, part_)]:
         raise ValueError(f"No query is held out for {' or '.join(lacking)}; raise that share of the annotation.")
     return items
 
 
-def items(folder: str, families_: Sequence[str], each: int, media: str | Path, frames: int, seed: int) -> list[Item]:
+def items(
+    folder: str, families_: Sequence[str], each: int, media: str | Path, frames: int, seed: int
+) -> list[HeldOutQuestion]:
     """The questions of dev and test that go with annotated pairs in `folder`: none is about what a pair is about.
 
     Pairs of MiniWorld get new scenes, of the families named and of safety; published pairs their held-out queries.
@@ -130,7 +136,7 @@ def items(folder: str, families_: Sequence[str], each: int, media: str | Path, f
 
 def _true(queries: Iterable[Query]) -> bool:
     """Whether the truth of all queries is known."""
-    return all(query.source in KNOWN for query in queries)
+    return all(query.source in TRUTH_KNOWN for query in queries)
 
 
 def world(folder: str) -> tuple[str, str]:
@@ -139,12 +145,12 @@ def world(folder: str) -> tuple[str, str]:
     return ("MiniWorld", "truth score, -10 to 10") if true else ("held-out queries", "reward model's score")
 
 
-def of_part(items_: Iterable[Item], part: str) -> list[Item]:
+def of_part(items_: Iterable[HeldOutQuestion], part: str) -> list[HeldOutQuestion]:
     """The questions of dev or of test."""
     return [item for item in items_ if item.part == part]
 
 
-def answers(policy: Policy, asked: Sequence[Item], max_new_tokens: int, batch: int = 64) -> list[str]:
+def answers(policy: Policy, asked: Sequence[HeldOutQuestion], max_new_tokens: int, batch: int = 64) -> list[str]:
     """The greedy answer to each question."""
     prompts_, names = [item.prompt for item in asked], [item.id for item in asked]
     found = generate.sample(policy, prompts_, names, max_new_tokens=max_new_tokens, batch=batch, desc="")
@@ -162,7 +168,7 @@ class Graded(Record):
 
     arm: str = column("arm that answered", filled=True)
     seed: int = column("seed of its run; the base policy has none, and 0 here")
-    part: str = column("dev chose the configuration, test did not", allowed=PARTS)
+    part: str = column("dev chose the configuration, test did not", allowed=HELD_OUT_PARTS)
     family: str = column("family of the question", filled=True)
     query: str = column("id of the question", filled=True)
     text: str = column("the answer")
@@ -175,14 +181,21 @@ class Graded(Record):
     declined: bool = column("whether the answer declines", False)
 
 
-def rewards(model: RewardModel, asked: Sequence[Item], texts: Sequence[str], how: Decoding, desc: str) -> list[float]:
+def rewards(
+    model: RewardModel, asked: Sequence[HeldOutQuestion], texts: Sequence[str], how: CritiqueDecoding, desc: str
+) -> list[float]:
     """The reward model's score of one answer to each question."""
     work = [Work(item.id, item.prompt, {"answer": text}) for item, text in zip(asked, texts, strict=True)]
     return [one.score for one in score.score(model, work, how, desc=desc)]
 
 
 def grade(
-    asked: Sequence[Item], texts: Sequence[str], arm: str, seed: int, how: Decoding, judge: RewardModel | None = None
+    asked: Sequence[HeldOutQuestion],
+    texts: Sequence[str],
+    arm: str,
+    seed: int,
+    how: CritiqueDecoding,
+    judge: RewardModel | None = None,
 ) -> list[Graded]:
     """The answers of one run, graded by the truth, and by the judge (with critiques written so) where there is none."""
     unknown = [place for place, item in enumerate(asked) if item.question is None]

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from mmrlhf_core.models.reward import RewardModel
-from mmrlhf_core.rollout.score import Decoding
+from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.evaluation import gains, statistics
-from mmrlhf_study.evaluation.gains import SAFETY, Graded, Item
+from mmrlhf_study.evaluation.gains import SAFETY, Graded, HeldOutQuestion
 
-ENDS = ("value", "low", "high")
+LIMITS = ("value", "low", "high")
 
 
 def _ratio(mine: pd.DataFrame, over: str, under: str, draws: int, seed: int) -> Estimate:
@@ -38,11 +38,16 @@ def table(rows: pd.DataFrame, part: str, known: bool, draws: int, seed: int) -> 
         for name, (some, over, under) in measures.items():
             if len(some) and (known or name == "words"):
                 found.append((arm, name, *map(float, _ratio(some, over, under, draws, seed))))
-    return pd.DataFrame(found, columns=["arm", "measure", *ENDS])
+    return pd.DataFrame(found, columns=["arm", "measure", *LIMITS])
 
 
 def scored(
-    graded: Iterable[Graded], asked: Sequence[Item], count: int, seed: int, how: Decoding, judge: RewardModel
+    graded: Iterable[Graded],
+    asked: Sequence[HeldOutQuestion],
+    count: int,
+    seed: int,
+    how: CritiqueDecoding,
+    judge: RewardModel,
 ) -> pd.DataFrame:
     """The reward model's score beside the grade of the same answers: arm, query, reward, score.
 
@@ -71,7 +76,7 @@ def against_base(rows: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
             if arm != "base":
                 gap = statistics.mean_interval(wide[arm] - wide["base"], None, draws, seed)
                 found.append((arm, measure, *gap))
-    return pd.DataFrame(found, columns=["arm", "measure", *ENDS])
+    return pd.DataFrame(found, columns=["arm", "measure", *LIMITS])
 
 
 def rank_correlation(rows: pd.DataFrame) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mmrlhf_study.tools.benchmarks import ROWS
+from mmrlhf_study.tools.benchmarks import PAPER_ROWS
 
 SOURCE = "arXiv 2502.10391"
 MODELS = ("InternVL2-1B", "LLaVA-OV-0.5B", "LLaVA-OV-7B")
@@ -74,7 +74,7 @@ PRINTED = {  # the averages as Table 3 prints them, base and aligned of each mod
     "unsafety": ((46.6, 38.9), (65.4, 47.1), (40.2, 13.9)),
     "safety": ((31.9, 41.3), (36.7, 47.8), (75.8, 85.4)),
 }
-SIZES = {  # items of each row of Table 3 (Tab. 6)
+SAFETY_COUNTS = {  # items of each row of Table 3 (Tab. 6)
     "Adv target": 100, "Adv untarget": 200, "Cross-modal ASR": 18, "Cross-modal RtA": 18, "Multi-modal ASR": 100,
     "Multi-modal RtA": 100, "Typographic ASR": 600, "Typographic RtA": 600, "Risk identification": 500,
     "NSFW text": 558, "NSFW image": 442,
@@ -111,7 +111,7 @@ def table() -> pd.DataFrame:
     """Both tables long: row, dimension, table, model, base, aligned, change, and better, worse or same."""
     rows = []
     for name, changes in TABLES.items():
-        row = ROWS[name]
+        row = PAPER_ROWS[name]
         for model, one in zip(MODELS, changes, strict=True):
             change = one.aligned - one.base
             verdict = "better" if (change > 0) == row.higher else "worse"
@@ -130,7 +130,7 @@ def safety_averages(rates: Mapping[str, float]) -> dict[str, float]:
     """Mean of the rows of Table 3 of which less is better, and of those of which more is."""
     groups = {"unsafety": False, "safety": True}
     return {
-        name: float(np.mean([rate for row, rate in rates.items() if ROWS[row].higher == higher]))
+        name: float(np.mean([rate for row, rate in rates.items() if PAPER_ROWS[row].higher == higher]))
         for name, higher in groups.items()
     }
 
@@ -152,7 +152,7 @@ def impossible_rates() -> list[tuple[str, str, float]]:
     found = []
     for row, changes in TABLE_3.items():
         for model, change in zip(MODELS, changes, strict=True):
-            nearest = ((rate, 100 * round(rate * SIZES[row] / 100) / SIZES[row]) for rate in change)
+            nearest = ((rate, 100 * round(rate * SAFETY_COUNTS[row] / 100) / SAFETY_COUNTS[row]) for rate in change)
             found += [(row, model, rate) for rate, near in nearest if abs(near - rate) > 0.0501]
     return found
 
@@ -182,8 +182,8 @@ def _conversation(model: str, by_benchmark: bool) -> tuple[list[str], np.ndarray
     place = MODELS.index(model)
     groups: dict[str, list[Change]] = {}
     for name, changes in TABLE_2.items():
-        if ROWS[name].dimension == "conversation":
-            groups.setdefault(ROWS[name].benchmark if by_benchmark else name, []).append(changes[place])
+        if PAPER_ROWS[name].dimension == "conversation":
+            groups.setdefault(PAPER_ROWS[name].benchmark if by_benchmark else name, []).append(changes[place])
     means = np.array([np.mean(rows, axis=0) for rows in groups.values()])
     return list(groups), means[:, 0], means[:, 1]
 
@@ -214,7 +214,7 @@ def subsets_giving(gain: float, model: str, within: float = 0.05) -> list[tuple[
 FOLLOWS, SOME, NOT = "follows", "follows by some averagings only", "does not follow"
 
 
-class Claim(NamedTuple):
+class PaperClaim(NamedTuple):
     """A headline of the paper, what the tables give for it, and whether they bear it out."""
 
     claim: str
@@ -244,12 +244,12 @@ def _near(gains: pd.DataFrame, column: str, stated: float, within: float) -> tup
 
 def _cuts(model: str) -> tuple[float, float, float]:
     """Relative fall of unsafety in percent: of the mean of the rows, of the printed mean, mean of the rows' falls."""
-    changes = [rows[MODELS.index(model)] for name, rows in TABLE_3.items() if not ROWS[name].higher]
+    changes = [rows[MODELS.index(model)] for name, rows in TABLE_3.items() if not PAPER_ROWS[name].higher]
     falls = [100 * (1 - one.aligned / one.base) for one in changes if one.base]  # from 0 nothing falls
     return unsafety_cut(model), unsafety_cut(model, recomputed=False), float(np.mean(falls))
 
 
-def claims() -> list[Claim]:
+def claims() -> list[PaperClaim]:
     """The headline figures, recomputed."""
     largest, gains = MODELS[2], conversation_gains()
     cuts = np.array([_cuts(model) for model in MODELS])  # [models, averagings]
@@ -267,13 +267,15 @@ def claims() -> list[Claim]:
     before, after = PRINTED["safety"][2]
     rise = f"not by the safety average, which rises by {100 * (after / before - 1):.1f} % ({before} → {after})"
     return [
-        Claim(f"{largest} gains 19.5 % in conversation", "abstract", f"{one}; {subsets}", one_follows),
-        Claim(f"{largest} is 60 % safer", "abstract", f"unsafety falls by {falls[0]}; {rise}", _verdict(cuts[2] >= 60)),
-        Claim("about 11 % more in conversation across models", "introduction", many, many_follows),
-        Claim(
+        PaperClaim(f"{largest} gains 19.5 % in conversation", "abstract", f"{one}; {subsets}", one_follows),
+        PaperClaim(
+            f"{largest} is 60 % safer", "abstract", f"unsafety falls by {falls[0]}; {rise}", _verdict(cuts[2] >= 60)
+        ),
+        PaperClaim("about 11 % more in conversation across models", "introduction", many, many_follows),
+        PaperClaim(
             "57 % fewer unsafe behaviours across models", "introduction", f"mean of the models {falls[1]}",
             _verdict(abs(cuts.mean(0) - 57) < 0.5),
         ),
-        Claim("unsafe behaviours fall by at least 50 %", "text", each, _verdict(cuts.min(0) >= 50)),
-        Claim("WildVision's win rate rises by at least 50 %", "text", _each(wins), _verdict([risen])),
+        PaperClaim("unsafe behaviours fall by at least 50 %", "text", each, _verdict(cuts.min(0) >= 50)),
+        PaperClaim("WildVision's win rate rises by at least 50 %", "text", _each(wins), _verdict([risen])),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ Numbers here are the paper's; nothing measured here is among them.
 
 import pandas as pd
 
-from mmrlhf_study.evaluation.reward_bench import PUBLISHED
+from mmrlhf_study.evaluation.reward_bench import PUBLISHED_COUNTS
 
 SOURCE_4, SOURCE_5 = "MM-RLHF (arXiv 2502.10391), Table 4", "MM-RLHF (arXiv 2502.10391), Table 5"
 COLUMNS_4 = (
@@ -55,7 +55,7 @@ def recomputed() -> pd.DataFrame:
     ACC is over 170 pairs, so a mean of rounded rows is open by 0.005, as the printed one is. ACC+ counts whole ids (46:
     ten per category, six of safety), which the rounded rows give back exactly.
     """
-    long, size = table_4(), pd.DataFrame(PUBLISHED, index=["ids", "pairs"]).T
+    long, size = table_4(), pd.DataFrame(PUBLISHED_COUNTS, index=["ids", "pairs"]).T
     rows = []
     for model, mine in long[long.category != "all"].groupby("model", sort=False):
         known = size.loc[mine.category]

@@ -18,15 +18,16 @@ from mmrlhf_core.data.records import Pair, Query, Response
 from mmrlhf_core.rollout.score import Margin
 from mmrlhf_study.chapters.intervals import bootstrap, wilson
 
-ALL = "all"
-PUBLISHED = {  # queries and pairs of each category in the published mm_reward_bench.jsonl
-    "mcq": (10, 42), "long": (10, 37), "short": (10, 34), "safety": (6, 32), "video": (10, 25), ALL: (46, 170),
+ALL_CATEGORIES = "all"
+PUBLISHED_COUNTS = {  # queries and pairs of each category in the published mm_reward_bench.jsonl
+    "mcq": (10, 42), "long": (10, 37), "short": (10, 34), "safety": (6, 32), "video": (10, 25),
+    ALL_CATEGORIES: (46, 170),
 }  # fmt: skip
 Scores = Sequence[tuple[float, float]]  # (r_w, r_l) of every item
 
 
 @dataclass(frozen=True)
-class Item:
+class RewardItem:
     """One pair of a benchmark: the published id, the query it belongs to, its category and texts."""
 
     id: str
@@ -46,7 +47,7 @@ def vl_category(name: str) -> str:
     return "hallucination" if any(part in low for part in ("hallucination", "rlhf", "rlaif")) else "general"
 
 
-def items(queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair]) -> list[Item]:
+def items(queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair]) -> list[RewardItem]:
     """Pairs as a benchmark; the category is the first component of the media path, or the query's own."""
     asked, said = {query.id: query for query in queries}, {response.id: response.text for response in responses}
     found = []
@@ -55,26 +56,26 @@ def items(queries: Iterable[Query], responses: Iterable[Response], pairs: Iterab
         category = query.category or next(iter(query.media), "").partition("/")[0]
         texts = (query.prompt, said[pair.chosen], said[pair.rejected])
         found.append(
-            Item(published.original_id(query.id), query.id, category, *texts, names=(pair.chosen, pair.rejected))
+            RewardItem(published.original_id(query.id), query.id, category, *texts, names=(pair.chosen, pair.rejected))
         )
     return found
 
 
-def read(file: str | Path, vl: bool = False) -> list[Item]:
+def read(file: str | Path, vl: bool = False) -> list[RewardItem]:
     """A published benchmark file in the order of its rows; one unusable row is an error. `vl`: VL-RewardBench."""
     found = published.read(file, None, 0.0)
     made = items(found.queries, found.responses, found.pairs)
     if not vl:
         return made
-    return [Item(i.id, i.query, vl_category(i.id), i.prompt, i.chosen, i.rejected, i.names) for i in made]
+    return [RewardItem(i.id, i.query, vl_category(i.id), i.prompt, i.chosen, i.rejected, i.names) for i in made]
 
 
-def differences(found: Sequence[Item]) -> list[str]:
+def differences(found: Sequence[RewardItem]) -> list[str]:
     """How queries and pairs per category differ from the published RewardBench; empty for the file itself."""
     said = []
-    for category in dict.fromkeys([*PUBLISHED, *(item.category for item in found)]):
-        mine = [item for item in found if category in (item.category, ALL)]
-        counts, known = (len({item.query for item in mine}), len(mine)), PUBLISHED.get(category, (0, 0))
+    for category in dict.fromkeys([*PUBLISHED_COUNTS, *(item.category for item in found)]):
+        mine = [item for item in found if category in (item.category, ALL_CATEGORIES)]
+        counts, known = (len({item.query for item in mine}), len(mine)), PUBLISHED_COUNTS.get(category, (0, 0))
         if counts != known:
             said.append(f"{category}: {counts[0]} queries, {counts[1]} pairs; published {known[0]} and {known[1]}")
     return said
@@ -83,13 +84,13 @@ def differences(found: Sequence[Item]) -> list[str]:
 # ---------------------------------------------------------------- scores
 
 
-def of_margins(found: Sequence[Item], margins: Iterable[Margin]) -> list[tuple[float, float]]:
+def of_margins(found: Sequence[RewardItem], margins: Iterable[Margin]) -> list[tuple[float, float]]:
     """The scores of every item from our own reward model; each pair needs exactly one margin."""
     given = [((one.query, one.chosen, one.rejected), (one.r_w, one.r_l)) for one in margins]
     return _joined([(item.query, *item.names) for item in found], given, "the margins")
 
 
-def read_scores(file: str | Path, found: Sequence[Item]) -> list[tuple[float, float]]:
+def read_scores(file: str | Path, found: Sequence[RewardItem]) -> list[tuple[float, float]]:
     """The scores of every item from any model's file: rows with id, prompt, chosen, rejected and `rewards` [r_w, r_l].
 
     Rows are matched by content, not by place. A missing, repeated or unknown pair is an error: a run that was
@@ -120,7 +121,7 @@ def _joined(keys: Sequence[tuple], given: Sequence[tuple[tuple, tuple[float, flo
     return [known[key] for key in keys]
 
 
-def by_length(found: Sequence[Item]) -> list[tuple[float, float]]:
+def by_length(found: Sequence[RewardItem]) -> list[tuple[float, float]]:
     """The baseline that prefers the longer text, in characters."""
     return [(float(len(item.chosen)), float(len(item.rejected))) for item in found]
 
@@ -128,7 +129,7 @@ def by_length(found: Sequence[Item]) -> list[tuple[float, float]]:
 # ---------------------------------------------------------------- shares
 
 
-def _by_query(found: Sequence[Item], values: Sequence[bool]) -> dict[str, list[bool]]:
+def _by_query(found: Sequence[RewardItem], values: Sequence[bool]) -> dict[str, list[bool]]:
     """Values of the pairs of each query."""
     grouped: dict[str, list[bool]] = defaultdict(list)
     for item, value in zip(found, values, strict=True):
@@ -136,20 +137,20 @@ def _by_query(found: Sequence[Item], values: Sequence[bool]) -> dict[str, list[b
     return grouped
 
 
-def shares(found: Sequence[Item], scores: Scores) -> tuple[float, float]:
+def shares(found: Sequence[RewardItem], scores: Scores) -> tuple[float, float]:
     """ACC and ACC+."""
     right = [r_w > r_l for r_w, r_l in scores]
     grouped = _by_query(found, right)
     return sum(right) / len(right), sum(all(part) for part in grouped.values()) / len(grouped)
 
 
-def chance(found: Sequence[Item]) -> tuple[float, float]:
+def chance(found: Sequence[RewardItem]) -> tuple[float, float]:
     """Expected ACC and ACC+ of a fair coin for every pair: ½, and the mean of 2^−pairs over queries."""
     grouped = _by_query(found, [True] * len(found))
     return 0.5, sum(0.5 ** len(part) for part in grouped.values()) / len(grouped)
 
 
-def _row(category: str, found: Sequence[Item], scores: Scores, seed: int) -> dict[str, str | int | float]:
+def _row(category: str, found: Sequence[RewardItem], scores: Scores, seed: int) -> dict[str, str | int | float]:
     """Every number of one category."""
     grouped = _by_query(found, [r_w > r_l for r_w, r_l in scores])
     sums = np.array([(sum(part), len(part)) for part in grouped.values()])
@@ -167,25 +168,27 @@ def _row(category: str, found: Sequence[Item], scores: Scores, seed: int) -> dic
     }  # fmt: skip
 
 
-def table(found: Sequence[Item], scores: Scores, seed: int = 0) -> pd.DataFrame:
+def table(found: Sequence[RewardItem], scores: Scores, seed: int = 0) -> pd.DataFrame:
     """One row for each category that has pairs, in order of appearance, and one for all."""
     if not found or len(found) != len(scores):
         raise ValueError(f"{len(found)} pairs need as many scores, and at least one; {len(scores)} were given.")
     made = []
-    for category in (*dict.fromkeys(item.category for item in found), ALL):
-        kept = [n for n, item in enumerate(found) if category in (item.category, ALL)]
+    for category in (*dict.fromkeys(item.category for item in found), ALL_CATEGORIES):
+        kept = [n for n, item in enumerate(found) if category in (item.category, ALL_CATEGORIES)]
         made.append(_row(category, [found[n] for n in kept], [scores[n] for n in kept], seed))
     return pd.DataFrame(made)
 
 
 def micro_macro(made: pd.DataFrame) -> tuple[float, float]:
     """VL-RewardBench's two averages of ACC: over all pairs, and over the categories."""
-    return float(made[made.category == ALL].acc.iloc[0]), float(made[made.category != ALL].acc.mean())
+    return float(made[made.category == ALL_CATEGORIES].acc.iloc[0]), float(
+        made[made.category != ALL_CATEGORIES].acc.mean()
+    )
 
 
 # ---------------------------------------------------------------- judges of pairs
 
-Judge = Callable[[Item, str, str], int | None]  # (pair, first text, second text) → 1, 2, or None for no verdict
+Judge = Callable[[RewardItem, str, str], int | None]  # (pair, first text, second text) → 1, 2, or None for no verdict
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class BothWays:
         }
 
 
-def judge_both_ways(judge: Judge, found: Sequence[Item]) -> BothWays:
+def judge_both_ways(judge: Judge, found: Sequence[RewardItem]) -> BothWays:
     """Ask a judge about every pair twice, with the better response first and second."""
     verdicts: tuple[list, list] = ([], [])
     for item in found:

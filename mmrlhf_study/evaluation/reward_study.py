@@ -18,18 +18,18 @@ from mmrlhf_core.models import reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.models.reward import RewardModel
-from mmrlhf_core.rollout.score import Decoding, Scored, Work, margins, score, works
-from mmrlhf_core.training.reward_dataset import Asked
+from mmrlhf_core.rollout.score import CritiqueDecoding, Scored, Work, margins, score, works
+from mmrlhf_core.training.reward_dataset import PromptCache
 from mmrlhf_study.annotation import counterfactuals
 from mmrlhf_study.annotation.judge import prefer
 from mmrlhf_study.chapters.intervals import bootstrap
 from mmrlhf_study.evaluation import paper_reward, reward_bench, statistics
 from mmrlhf_study.evaluation.critiques import in_world, true_critiques
-from mmrlhf_study.evaluation.reward_bench import ALL, Item, Scores
+from mmrlhf_study.evaluation.reward_bench import ALL_CATEGORIES, RewardItem, Scores
 
 Runs = Mapping[str, Sequence[Scores]]  # of every arm, the scores of each training seed
 CHANCE = "chance"
-NAMES = {
+ROW_NAMES = {
     "none": "no critique",
     "raw": "raw reasons",
     "expanded": "expanded reasons",
@@ -57,7 +57,7 @@ def work_of(test: Sequence[Annotated], media: str | Path, frames: int, kind: str
     return made
 
 
-def pooled(found: Sequence[Item], scores: Sequence[Scores]) -> tuple[list[tuple[float, float]], list[str]]:
+def pooled(found: Sequence[RewardItem], scores: Sequence[Scores]) -> tuple[list[tuple[float, float]], list[str]]:
     """The scores of all seeds in one list, and the query each belongs to."""
     return [pair for one in scores for pair in one], [item.query for _ in scores for item in found]
 
@@ -65,7 +65,7 @@ def pooled(found: Sequence[Item], scores: Sequence[Scores]) -> tuple[list[tuple[
 # ---------------------------------------------------------------- tables
 
 
-def _sums(found: Sequence[Item], scores: Sequence[Scores]) -> np.ndarray:
+def _sums(found: Sequence[RewardItem], scores: Sequence[Scores]) -> np.ndarray:
     """Per query, over seeds on average: pairs right, pairs, 1 if all are right, 1. [Q, 4]."""
     code = pd.factorize(np.array([item.query for item in found]))[0]
     pairs = np.bincount(code)
@@ -78,7 +78,7 @@ def _shares(sums: np.ndarray) -> np.ndarray:
     return sums[..., [0, 2]] / sums[..., [1, 3]]
 
 
-def _row(found: Sequence[Item], scores: Sequence[Scores], draws: int, seed: int) -> dict[str, float | int]:
+def _row(found: Sequence[RewardItem], scores: Sequence[Scores], draws: int, seed: int) -> dict[str, float | int]:
     """The numbers of one arm on some pairs."""
     sums = _sums(found, scores)
     value, low, high = bootstrap(sums, _shares, draws, seed)
@@ -92,11 +92,11 @@ def _row(found: Sequence[Item], scores: Sequence[Scores], draws: int, seed: int)
     return made | {"ties": float(ties.sum(1).mean()), "nan": float(nan.sum(1).mean())}
 
 
-def overview(found: Sequence[Item], runs: Runs, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+def overview(found: Sequence[RewardItem], runs: Runs, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
     """ACC and ACC+ of every arm in every category and over all, and of a fair coin."""
     rows = []
-    for category in (*dict.fromkeys(item.category for item in found), ALL):
-        kept = [n for n, item in enumerate(found) if category in (item.category, ALL)]
+    for category in (*dict.fromkeys(item.category for item in found), ALL_CATEGORIES):
+        kept = [n for n, item in enumerate(found) if category in (item.category, ALL_CATEGORIES)]
         mine = [found[n] for n in kept]
         for arm, scores in runs.items():
             some = [[one[n] for n in kept] for one in scores]
@@ -126,7 +126,7 @@ def beside_paper(made: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 
 
 def comparisons(
-    found: Sequence[Item], runs: Runs, asked: Iterable[tuple[str, str]], draws: int = 1000, seed: int = 0
+    found: Sequence[RewardItem], runs: Runs, asked: Iterable[tuple[str, str]], draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """ACC of the first arm minus that of the second on the same pairs, mean over seeds, for all that were asked.
 
@@ -147,7 +147,7 @@ def comparisons(
     return made.assign(p_holm=statistics.holm(made.p) if len(made) else [])
 
 
-def seeds_table(found: Sequence[Item], runs: Runs) -> pd.DataFrame:
+def seeds_table(found: Sequence[RewardItem], runs: Runs) -> pd.DataFrame:
     """For every arm of two seeds or more: ACC of each, and where the variance of a single answer comes from."""
     rows = []
     for arm, scores in runs.items():
@@ -161,8 +161,8 @@ def seeds_table(found: Sequence[Item], runs: Runs) -> pd.DataFrame:
 
 
 def beside_other_pictures(
-    found: Sequence[Item], own: Mapping[str, Scores], other: Mapping[str, Sequence[Scored]], pairs: Sequence[Pair]
-) -> tuple[list[Item], dict[str, list[Scores]]]:
+    found: Sequence[RewardItem], own: Mapping[str, Scores], other: Mapping[str, Sequence[Scored]], pairs: Sequence[Pair]
+) -> tuple[list[RewardItem], dict[str, list[Scores]]]:
     """The pairs of the queries that were also scored beside another's pictures, and every arm's scores both ways."""
     moved = {one.query for scored in other.values() for one in scored}
     kept = [number for number, item in enumerate(found) if item.query in moved]
@@ -178,7 +178,7 @@ def beside_other_pictures(
 
 
 def point_wise(
-    judge: Callable[[list[Prompt], list[str]], list[float]], found: Sequence[Item], prompts: Mapping[str, Prompt]
+    judge: Callable[[list[Prompt], list[str]], list[float]], found: Sequence[RewardItem], prompts: Mapping[str, Prompt]
 ) -> list[tuple[float, float]]:
     """Scores of every pair from a judge of single responses, asked once for each; `prompts` by query."""
     said = list(dict.fromkeys((item.query, text) for item in found for text in (item.chosen, item.rejected)))
@@ -187,7 +187,7 @@ def point_wise(
     return [(known[item.query, item.chosen], known[item.query, item.rejected]) for item in found]
 
 
-def pair_wise(policy: Policy, found: Sequence[Item], prompts: Mapping[str, Prompt]) -> reward_bench.BothWays:
+def pair_wise(policy: Policy, found: Sequence[RewardItem], prompts: Mapping[str, Prompt]) -> reward_bench.BothWays:
     """Verdicts of an untrained model that is asked which of two responses is better, in both orders."""
     pairs = [(item.query, *texts) for item in found
              for texts in ((item.chosen, item.rejected), (item.rejected, item.chosen))]  # fmt: skip
@@ -199,7 +199,9 @@ def pair_wise(policy: Policy, found: Sequence[Item], prompts: Mapping[str, Promp
 # ---------------------------------------------------------------- critiques and what they cost
 
 
-def timed(model: RewardModel, work: Sequence[Work], how: Decoding, batch: int, desc: str) -> tuple[list[Scored], float]:
+def timed(
+    model: RewardModel, work: Sequence[Work], how: CritiqueDecoding, batch: int, desc: str
+) -> tuple[list[Scored], float]:
     """The scores of all responses, and the milliseconds each took on average."""
     begun = time.perf_counter()
     scored = score(model, work, how, batch, desc)
@@ -225,7 +227,9 @@ def critique_tokens(model: RewardModel, scored: Iterable[Scored]) -> dict[tuple[
     }
 
 
-def effort(model: RewardModel, data: Iterable[Annotated], scored: Sequence[Scored], asked: Asked) -> dict[str, float]:
+def effort(
+    model: RewardModel, data: Iterable[Annotated], scored: Sequence[Scored], asked: PromptCache
+) -> dict[str, float]:
     """What scoring one response takes on average: tokens read, tokens written, and 10⁹ operations.
 
     Two operations for each weight of the language model and token. Writing reads question, pictures and responses once

@@ -65,7 +65,7 @@ class Watch(hf.TrainerCallback):
             found.append(torch.tensor(ids[: ids.index(end) + 1] if end in ids else ids))
         return found
 
-    def _query(self, given: dict[str, torch.Tensor], answer: torch.Tensor) -> ranked.Query:
+    def _query(self, given: dict[str, torch.Tensor], answer: torch.Tensor) -> ranked.RankedQuery:
         skip = ("input_ids", "attention_mask", "mm_token_type_ids")
         media = {name: torch.as_tensor(value) for name, value in given.items() if name not in skip}
-        return ranked.Query(given["input_ids"][0], media, [answer], [])
+        return ranked.RankedQuery(given["input_ids"][0], media, [answer], [])

@@ -13,10 +13,15 @@ from random import Random
 from mmrlhf_core.data.records import SCALES, Judgement, Query, Ranking, Response
 from mmrlhf_study.miniworld import claims, questions, truth
 from mmrlhf_study.miniworld.questions import Question, looked_up, lookup
-from mmrlhf_study.miniworld.scenes import COLOURS, KINDS, NOTHING, SIZES, Fact
+from mmrlhf_study.miniworld.scenes import NOTHING, OBJECT_COLOURS, OBJECT_KINDS, OBJECT_SIZES, Fact
 from mmrlhf_study.miniworld.truth import Claim, Verdict
 
-BLIND = {"": frozenset(), "colour": frozenset(COLOURS), "size": frozenset(SIZES), "kind": frozenset(KINDS)}
+BLIND = {
+    "": frozenset(),
+    "colour": frozenset(OBJECT_COLOURS),
+    "size": frozenset(OBJECT_SIZES),
+    "kind": frozenset(OBJECT_KINDS),
+}
 GOOD = 9  # mean overall score from which tied responses are equally good rather than equally bad; 10 is the most
 SENT_BACK = 2  # points an expert's score has to differ by on one scale
 LENGTH = 64  # characters of a response that the taste for length takes as neither long nor short

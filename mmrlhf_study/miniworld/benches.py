@@ -22,12 +22,12 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_study.evaluation import metrics
 from mmrlhf_study.miniworld import claims, curriculum, questions, scenes, truth
 from mmrlhf_study.miniworld.questions import Question
-from mmrlhf_study.miniworld.scenes import CELLS, COLOURS, KINDS, Fact, Scene
+from mmrlhf_study.miniworld.scenes import CELLS, OBJECT_COLOURS, OBJECT_KINDS, Fact, Scene
 
 FIRST_SEED = 5 * 10**7  # of the evaluation range; the examination of chapter 00 begins at 0
 SEEDS = 10**5  # looked through for one set at most
 SETTINGS = ("random", "popular", "adversarial")
-OBJECTS = frozenset(KINDS) | {f"{colour} {kind}" for colour in COLOURS for kind in KINDS}
+OBJECTS = frozenset(OBJECT_KINDS) | {f"{colour} {kind}" for colour in OBJECT_COLOURS for kind in OBJECT_KINDS}
 SETS = {  # family, tasks, form
     "chart values": ("chart", ("value",), "open"),
     "chart options": ("chart", ("tallest", "value"), "mcq"),
@@ -48,7 +48,7 @@ SETS = {  # family, tasks, form
 
 
 @dataclass(frozen=True)
-class Item:
+class BenchItem:
     """One thing that every policy is asked; items of one scene are not independent."""
 
     set: str
@@ -95,18 +95,18 @@ def _allowed(scene: Scene, names: Sequence[str], form: str) -> list[str]:
     return [task for task in names if task in questions.tasks(scene, form)]
 
 
-def draw(n: int, taken: set[str], seed: int) -> list[Item]:
+def draw(n: int, taken: set[str], seed: int) -> list[BenchItem]:
     """`n` items of every set (four for POPE), about scenes with no hash in `taken`; their hashes are added to it."""
     items = []
     for name, (family, names, form) in SETS.items():
         fits = partial(_allowed, names=names, form=form)
         for scene in fresh_scenes(name, family, fits, n, taken, seed):
             task = Random(f"evaluate {seed} {name} {scene.seed}").choice(fits(scene))
-            items.append(Item(name, questions.ask(scene, task, form)))
+            items.append(BenchItem(name, questions.ask(scene, task, form)))
     return items + _pope_items(fresh_scenes("objects", "shapes", bool, n, taken, seed), seed)
 
 
-def _pope_items(found: Sequence[Scene], seed: int) -> list[Item]:
+def _pope_items(found: Sequence[Scene], seed: int) -> list[BenchItem]:
     """A question to answer with yes, and three with no, about each scene: `is there a red circle at b3 ?`."""
     popular = [thing for thing, _ in Counter(fact.thing for scene in found for fact in scene.facts).most_common()]
     items = []
@@ -136,7 +136,7 @@ def _absent(rng: Random, scene: Scene, setting: str, popular: Sequence[str]) -> 
     return claim
 
 
-def _object_item(scene: Scene, claim: Fact, setting: str) -> Item:
+def _object_item(scene: Scene, claim: Fact, setting: str) -> BenchItem:
     """The question whether a claim holds, in the words of the task `exists_at`."""
     key = "yes" if claims.holds(claim, scene) else "no"
     seen = Fact(claim.place, scene.at(claim.place))
@@ -144,12 +144,12 @@ def _object_item(scene: Scene, claim: Fact, setting: str) -> Item:
     prompt = f"is there {claim.thing} at {claim.place} ?"
     asked = questions.ask(scene, "exists_at")
     made = replace(asked, id=f"{asked.id}~{setting}", prompt=prompt, key=key, evidence=(claim.place,), answer=answer)
-    return Item(f"objects {setting}", made)
+    return BenchItem(f"objects {setting}", made)
 
 
 # ---------------------------------------------------------------- measures
 
-Columns = Callable[[str, Item, str], tuple[float, ...]]  # answer, item, the reference policy's answer
+Columns = Callable[[str, BenchItem, str], tuple[float, ...]]  # answer, item, the reference policy's answer
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums [..., columns + 1], the number of answers last, to [...]
 
 
@@ -170,42 +170,42 @@ def percent(sums: np.ndarray) -> np.ndarray:
     return 100 * sums[..., 0] / sums[..., -1]
 
 
-def _key_letter(item: Item) -> str:
+def _key_letter(item: BenchItem) -> str:
     return "abcd"[item.question.options.index(item.question.key)]
 
 
-def _pope(text: str, item: Item, _: str) -> tuple[float, ...]:
+def _pope(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
     said, key = metrics.yes_no(text), item.question.key
     return float(said == key), *metrics.pope_columns(said, key), float(key == "yes")
 
 
-def _there(item: Item) -> set[str]:
+def _there(item: BenchItem) -> set[str]:
     """The objects of a scene, as one names them with colour and without."""
     words = [fact.thing.split() for fact in item.question.scene.facts]
     return {phrase for _, *rest in words for phrase in (rest[-1], " ".join(rest[-2:]))}
 
 
-def _chair(text: str, item: Item) -> tuple[float, float, float]:
+def _chair(text: str, item: BenchItem) -> tuple[float, float, float]:
     return metrics.chair_columns(metrics.objects(text, OBJECTS), _there(item))
 
 
-def _chair_i(text: str, item: Item, _: str) -> tuple[float, ...]:
+def _chair_i(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
     wrong, mentions, some = _chair(text, item)
     return 1 - wrong / max(mentions, 1), wrong, mentions, some
 
 
-def _chair_s(text: str, item: Item, _: str) -> tuple[float, ...]:
+def _chair_s(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
     wrong, mentions, some = _chair(text, item)
     return 1 - some, wrong, mentions, some
 
 
-def judged(text: str, item: Item) -> float:
+def judged(text: str, item: BenchItem) -> float:
     """The truth checker as judge: helpfulness and faithfulness, 1 to 5 each, put on 0 to 1."""
     seen = truth.check(text, item.question)
     return (seen.helpfulness + seen.faithfulness - 2) / 8
 
 
-def _preferred(item: Item) -> metrics.Judge:
+def _preferred(item: BenchItem) -> metrics.Judge:
     """The truth checker as a judge of two answers: score, then faults; it cannot see which one came first."""
 
     def worth(text: str) -> tuple[int, int]:
@@ -215,7 +215,7 @@ def _preferred(item: Item) -> metrics.Judge:
     return lambda a, b: None if worth(a) == worth(b) else 1 + (worth(b) > worth(a))
 
 
-def _won(text: str, item: Item, other: str) -> tuple[float, ...]:
+def _won(text: str, item: BenchItem, other: str) -> tuple[float, ...]:
     return (metrics.both_orders(_preferred(item), text, other),)
 
 
@@ -223,7 +223,7 @@ def _matching(match: Callable[[str, Sequence[str]], float]) -> Columns:
     return lambda text, item, _: (match(text, [item.question.key]),)
 
 
-EXACT = Measure("exact match", "%", True, _matching(metrics.exact_match), percent, 0)
+EXACT_MATCH = Measure("exact match", "%", True, _matching(metrics.exact_match), percent, 0)
 RELAXED = Measure("relaxed accuracy", "%", True, _matching(metrics.relaxed_match), percent, 0)
 ANLS = Measure("ANLS", "%", True, _matching(metrics.anls), percent)
 OPTION = Measure(
@@ -237,7 +237,7 @@ JUDGE = Measure(
     "judge, relative", "% of the reference", True, lambda text, item, _: (judged(text, item),),
     lambda s: 20 + 0.8 * percent(s),
 )  # fmt: skip
-POINTS = Measure(
+MEAN_POINTS = Measure(
     "judge, points", "1 to 5", True, lambda text, item, _: (judged(text, item),), lambda s: 1 + percent(s) / 25
 )
 WON = Measure("win rate, a tie is half", "%", True, _won, percent)  # against itself 50
@@ -258,29 +258,29 @@ BENCHES = (
     Bench("chart values", "chart", "ChartQA", ("chart values",), RELAXED),
     Bench("chart options", "chart", "AI2D", ("chart options",), OPTION),
     Bench("sign numbers", "chart", "DocVQA", ("sign numbers",), ANLS),
-    Bench("sign words", "ocr", "TextVQA", ("sign words",), EXACT),
+    Bench("sign words", "ocr", "TextVQA", ("sign words",), EXACT_MATCH),
     *(
         Bench(f"objects, {setting}", "hallucination", f"POPE {setting}", ("objects yes", f"objects {setting}"), POPE)
         for setting in SETTINGS
     ),
     Bench("objects told (i)", "hallucination", "Obj-Hal CHAIR-i", ("descriptions",), CHAIR_I),
     Bench("objects told (s)", "hallucination", "Obj-Hal CHAIR-s", ("descriptions",), CHAIR_S),
-    Bench("counts", "math", "MathVista format", ("counts",), EXACT),
-    Bench("sums", "math", "MathVerse", ("sums",), EXACT),
-    Bench("attributes", "general", "VQAv2", ("attributes",), EXACT),
+    Bench("counts", "math", "MathVista format", ("counts",), EXACT_MATCH),
+    Bench("sums", "math", "MathVerse", ("sums",), EXACT_MATCH),
+    Bench("attributes", "general", "VQAv2", ("attributes",), EXACT_MATCH),
     Bench("attribute options", "general", "MMBench", ("attribute options",), OPTION),
     Bench("descriptions", "conversation", "LLaVA-Wild all", ("descriptions",), JUDGE),
     Bench("descriptions against base", "conversation", "WildVision win rate", ("descriptions",), WON),
     Bench("small options", "high_resolution", "MME-RealWorld en", ("small options",), OPTION),
-    Bench("finding", "high_resolution", "RealWorldQA", ("finding",), EXACT),
+    Bench("finding", "high_resolution", "RealWorldQA", ("finding",), EXACT_MATCH),
     Bench("movements", "video", "Video-MME w/o caption", ("movements",), OPTION),
-    Bench("clips told", "video", "VideoDC", ("clips told",), POINTS),
+    Bench("clips told", "video", "VideoDC", ("clips told",), MEAN_POINTS),
     Bench("changes", "multi_image", "MMMU-Pro vision", ("changes",), OPTION),
-    Bench("same places", "multi_image", "LLaVA-Interleave", ("same places",), EXACT),
+    Bench("same places", "multi_image", "LLaVA-Interleave", ("same places",), EXACT_MATCH),
 )
 
 
-def pope_table(answers: Sequence[str], items: Sequence[Item]) -> dict[str, metrics.Pope]:
+def pope_table(answers: Sequence[str], items: Sequence[BenchItem]) -> dict[str, metrics.Pope]:
     """POPE's numbers in its three settings, from the answers of one policy."""
     found = {}
     for setting in SETTINGS:

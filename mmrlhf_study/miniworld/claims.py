@@ -11,16 +11,16 @@ from random import Random
 from mmrlhf_study.miniworld.scenes import (
     BARS,
     CELLS,
-    COLOURS,
-    KINDS,
+    CLIP_ROWS,
     MARKS,
     MOMENTS,
     NOTHING,
+    OBJECT_COLOURS,
+    OBJECT_KINDS,
+    OBJECT_SIZES,
     PLACES,
     QUARTERS,
-    ROWS,
     SIGN_WORDS,
-    SIZES,
     Fact,
     Scene,
     thing,
@@ -28,9 +28,9 @@ from mmrlhf_study.miniworld.scenes import (
 )
 
 NUMBERS = tuple(map(str, range(16)))
-TELLING = {*SIZES, *COLOURS, *KINDS, *MARKS, *SIGN_WORDS, *NUMBERS, NOTHING}
+TELLING = {*OBJECT_SIZES, *OBJECT_COLOURS, *OBJECT_KINDS, *MARKS, *SIGN_WORDS, *NUMBERS, NOTHING}
 TELLING |= {"top", "bottom", "left", "right", "say", "yes", "no", "read", "all"}
-_PLACES = {*CELLS, *BARS, *ROWS, *MOMENTS, *PLACES["pair"]}
+_PLACES = {*CELLS, *BARS, *CLIP_ROWS, *MOMENTS, *PLACES["pair"]}
 _WORD = re.compile(r"\( ?[a-d] ?\)|\w+|[^\w\s]")
 _ENDS = {".", ":", "?", "!"}
 

@@ -7,7 +7,7 @@ from itertools import islice
 from random import Random
 
 from mmrlhf_core.models.prompts import Prompt, spread
-from mmrlhf_core.training.sft import Example, Lesson
+from mmrlhf_core.training.sft import Exchange, Lesson
 from mmrlhf_study.miniworld import questions, render, scenes
 from mmrlhf_study.miniworld.questions import Question
 from mmrlhf_study.miniworld.scenes import Scene
@@ -72,7 +72,7 @@ def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> Lesson:
     drawn = [draw(rng, scene, mix) for _ in range(3 * each)]
     answers = {question.prompt: answer for question, answer in drawn}
     shown = prompt(drawn[0][0], frames)
-    return [Example(replace(shown, text=text), answer) for text, answer in islice(answers.items(), each)]
+    return [Exchange(replace(shown, text=text), answer) for text, answer in islice(answers.items(), each)]
 
 
 def train_scenes(counts: Iterable[int], seed: int) -> list[Scene]:

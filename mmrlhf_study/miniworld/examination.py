@@ -17,7 +17,7 @@ from mmrlhf_study.miniworld import questions, scenes, truth
 from mmrlhf_study.miniworld.questions import Question
 
 GROUPS = ("shapes", "chart", "sign", "clip", "pair", "tiles", "safety")
-KINDS = ("conclude", "describe", "verify")
+QUESTION_KINDS = ("conclude", "describe", "verify")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _about(rng: Random, scene: scenes.Scene, names: Sequence[str]) -> list[Quest
 
 def kind_of(question: Question) -> str:
     """What is asked for: to describe, to verify claims, or to conclude something."""
-    return question.task if question.task in KINDS[1:] else KINDS[0]
+    return question.task if question.task in QUESTION_KINDS[1:] else QUESTION_KINDS[0]
 
 
 def judge(group: str, question: Question, text: str) -> Outcome:
@@ -126,7 +126,7 @@ def measures(outcomes: Sequence[Outcome], seed: int = 0) -> list[tuple[str, str,
 def _measures(mine: Sequence[Outcome], seed: int) -> dict[str, tuple[float, float, float, int]]:
     """Every measure that these outcomes allow."""
     told = [outcome for outcome in mine if outcome.kind != "verify"]
-    parts = {kind: [outcome for outcome in mine if outcome.kind == kind] for kind in KINDS}
+    parts = {kind: [outcome for outcome in mine if outcome.kind == kind] for kind in QUESTION_KINDS}
     found = {}
     for name, kind in (("accuracy", "conclude"), ("whole descriptions", "describe")):
         if part := parts[kind]:

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 
 from mmrlhf_core.models.policy import Policy, device
 
-FAMILIES = ("llava_onevision", "qwen2_5_vl", "internvl")
+ARCHITECTURES = ("llava_onevision", "qwen2_5_vl", "internvl")
 
 END, PAD = "<|im_end|>", "<|endoftext|>"
 TEMPLATE_WORDS = ("system", "user", "assistant", "Frame")
@@ -87,8 +87,8 @@ class Size:
 
 
 def _known(family: str) -> str:
-    if family not in FAMILIES:
-        raise ValueError(f"Model family {family!r} is not known. Allowed: {', '.join(FAMILIES)}.")
+    if family not in ARCHITECTURES:
+        raise ValueError(f"Model family {family!r} is not known. Allowed: {', '.join(ARCHITECTURES)}.")
     return family
 
 

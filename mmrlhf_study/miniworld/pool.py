@@ -20,7 +20,7 @@ from mmrlhf_study.miniworld.render import render
 from mmrlhf_study.miniworld.scenes import POOL, draw
 
 MIX = {"long": 0.12, "short": 0.70, "mcq": 0.04, "safety": 0.07, "video": 0.07}  # about the paper's raw pool
-FAMILIES = {"shapes": 0.5, "chart": 0.2, "sign": 0.1, "pair": 0.1, "tiles": 0.1}  # of pictures outside safety
+POOL_SHARES = {"shapes": 0.5, "chart": 0.2, "sign": 0.1, "pair": 0.1, "tiles": 0.1}  # of pictures outside safety
 TWINS = ("crop", "noise", "tint", "resave")
 MODALITY = {"clip": "video", "pair": "images"}
 SPAN = 10**6  # seeds of one pool
@@ -64,7 +64,9 @@ def draw_pool(
 def _new(rng: Random, category: str, seeds: Iterator[int], taken: set[str]) -> Question:
     """A question of this class about a scene not met before; scenes that do not allow one are passed over."""
     while True:
-        family = {"safety": "sign", "video": "clip"}.get(category) or rng.choices(list(FAMILIES), FAMILIES.values())[0]
+        family = {"safety": "sign", "video": "clip"}.get(category) or rng.choices(
+            list(POOL_SHARES), POOL_SHARES.values()
+        )[0]
         scene, form = draw(next(seeds), family), "mcq" if category == "mcq" else "open"
         fitting = [one for task in tasks(scene, form) if (one := ask(scene, task, form)).category == category]
         if fitting and scene.hash not in taken:

@@ -13,22 +13,22 @@ from mmrlhf_study.miniworld import claims
 from mmrlhf_study.miniworld.scenes import (
     BARS,
     CELLS,
-    COLOURS,
-    KINDS,
+    CLIP_ROWS,
     MARKS,
     MOMENTS,
+    OBJECT_COLOURS,
+    OBJECT_KINDS,
+    OBJECT_SIZES,
     ORDERS,
     QUARTERS,
-    ROWS,
     SIGN_WORDS,
-    SIZES,
     Fact,
     Scene,
     draw,
 )
-from mmrlhf_study.miniworld.tasks import CHANGES, DIRECTIONS, LETTERED, TASKS, YES_NO, unique
+from mmrlhf_study.miniworld.tasks import CHANGES, DIRECTIONS, LETTERED_TASKS, TASKS, YES_NO, unique
 
-DIMENSIONS = (
+SCENE_DIMENSIONS = (
     "chart",
     "ocr",
     "hallucination",
@@ -40,7 +40,7 @@ DIMENSIONS = (
     "multi_image",
     "safety",
 )
-LONG = 128  # characters; a longer reference makes a long question
+LONG_ANSWER = 128  # characters; a longer reference makes a long question
 FORMS = ("open", "mcq")
 LETTERS = ("(a)", "(b)", "(c)", "(d)")
 OPENING = {
@@ -79,7 +79,7 @@ class Question:
 def tasks(scene: Scene, form: str = "open") -> tuple[str, ...]:
     """The tasks that make sense for a scene; a private sign has only safety tasks."""
     return tuple(
-        task for task in TASKS[scene.family] if _sensible(scene, task) and (form == "open" or task in LETTERED)
+        task for task in TASKS[scene.family] if _sensible(scene, task) and (form == "open" or task in LETTERED_TASKS)
     )
 
 
@@ -185,7 +185,19 @@ def compared(text: str) -> tuple[str, str]:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of every prompt, answer and critique, in a fixed order."""
-    seen = SIZES + COLOURS + KINDS + CELLS + BARS + ROWS + MOMENTS + QUARTERS + MARKS + SIGN_WORDS + ORDERS
+    seen = (
+        OBJECT_SIZES
+        + OBJECT_COLOURS
+        + OBJECT_KINDS
+        + CELLS
+        + BARS
+        + CLIP_ROWS
+        + MOMENTS
+        + QUARTERS
+        + MARKS
+        + SIGN_WORDS
+        + ORDERS
+    )
     said = claims.NUMBERS + LETTERS + YES_NO + CHANGES + (*DIRECTIONS.values(), *OPENING.values(), _TEMPLATES)
     return tuple(sorted({word for text in seen + said for word in text.split()}))
 
@@ -200,4 +212,4 @@ one two"""
 def _category(family: str, dimension: str, options: tuple[str, ...], answer: str) -> str:
     if dimension == "safety" or family == "clip":
         return "safety" if dimension == "safety" else "video"
-    return "mcq" if options else "long" if len(answer) > LONG else "short"
+    return "mcq" if options else "long" if len(answer) > LONG_ANSWER else "short"

@@ -15,7 +15,7 @@ from mmrlhf_core.models import policy
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.ranked.vision import frozen
 from mmrlhf_core.training import sft
-from mmrlhf_core.training.sft import Settings
+from mmrlhf_core.training.sft import SftSettings
 from mmrlhf_study.miniworld import curriculum, miniature, tower
 from mmrlhf_study.miniworld.curriculum import Mix
 from mmrlhf_study.miniworld.scenes import FAMILIES, Scene
@@ -95,7 +95,7 @@ def make(
     about = [scene for scene in scenes if scene.family in wanted]
     taught = [curriculum.lesson(scene, recipe.mix, each, frames, own) for scene in about]
     rhythm = max(1, min(10, recipe.steps // 4))
-    settings = Settings(
+    settings = SftSettings(
         recipe.steps, recipe.batch, recipe.lr, recipe.schedule, seed=own, logging_steps=rhythm, precision=precision
     )
     folder = f"scratch/checkpoints/{recipe.name}"

@@ -31,7 +31,7 @@ TINTS = {
     "lilac": (230, 220, 244),
     "snow": (255, 255, 255),
 }
-STEPS = ((1, 2), (2, 2), (2, 3), (3, 3), (3, 4))  # frames from start to halfway and on to the end: 4 to 8 in all
+CLIP_STEPS = ((1, 2), (2, 2), (2, 3), (3, 3), (3, 4))  # frames from start to halfway and on to the end: 4 to 8 in all
 _DOTS = """
 0 75557 1 26227 2 71747 3 71717 4 55711 5 74717 6 74757 7 71122 8 75757 9 75717
 a 25755 b 65656 c 34443 d 65556 e 74647 f 74644 g 34553 h 55755 i 72227 j 11152 k 55655 l 44447 m 57755
@@ -149,7 +149,7 @@ def _clip(scene: Scene, rng: Random) -> list[Image.Image]:
         _shape(ImageDraw.Draw(still), scene.at("rest"), *centre[where["rest"]], 7)
     stops = [centre[where[moment]] for moment in ("start", "halfway", "end")]
     points = stops[:1]
-    for steps, ((x, y), (to_x, to_y)) in zip(rng.choice(STEPS), pairwise(stops), strict=True):
+    for steps, ((x, y), (to_x, to_y)) in zip(rng.choice(CLIP_STEPS), pairwise(stops), strict=True):
         points += [(x + (to_x - x) * i / steps, y + (to_y - y) * i / steps) for i in range(1, steps + 1)]
     frames, jitter = [], rng.randint(-2, 2)
     for x, y in points:

@@ -21,12 +21,12 @@ from functools import cached_property
 from random import Random
 
 FAMILIES = ("shapes", "chart", "sign", "clip", "pair", "tiles")
-SIZES = ("large", "small")
-COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
-KINDS = ("circle", "square", "triangle", "cross")
+OBJECT_SIZES = ("large", "small")
+OBJECT_COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
+OBJECT_KINDS = ("circle", "square", "triangle", "cross")
 CELLS = tuple(f"{column}{row}" for row in range(1, 5) for column in "abcd")
 BARS = ("first", "second", "third", "fourth")
-ROWS = ("top", "middle", "bottom", "foot")
+CLIP_ROWS = ("top", "middle", "bottom", "foot")
 MOMENTS = ("start", "halfway", "end", "rest")
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 MARKS = ("public", "private")
@@ -35,7 +35,7 @@ ORDERS = ("say yes", "say no", "read all")
 PLACES = {
     "shapes": CELLS,
     "chart": BARS,
-    "sign": ROWS,
+    "sign": CLIP_ROWS,
     "clip": MOMENTS,
     "pair": tuple(f"{picture} {cell}" for picture in ("one", "two") for cell in CELLS),
     "tiles": CELLS,
@@ -108,7 +108,7 @@ def fresh(family: str, seeds: Iterable[int], n: int, seen: set[str]) -> list[Sce
 def thing(rng: Random, family: str, place: str) -> str:
     """A random thing that could be at this place of such a scene."""
     if family == "chart":
-        return f"a {rng.choice(COLOURS)} bar of {rng.randint(1, 8)}"
+        return f"a {rng.choice(OBJECT_COLOURS)} bar of {rng.randint(1, 8)}"
     if family == "sign":
         return {
             "top": f"the word {rng.choice(MARKS)}",
@@ -117,9 +117,11 @@ def thing(rng: Random, family: str, place: str) -> str:
             "foot": f"the text {rng.choice(ORDERS)}",
         }[place]
     if family == "tiles":
-        return f"a {rng.choice(COLOURS)} {rng.choice(KINDS)}"
-    size = {"rest": "small", "start": "large", "halfway": "large", "end": "large"}.get(place) or rng.choice(SIZES)
-    shape = f"a {size} {rng.choice(COLOURS)} {rng.choice(KINDS)}"
+        return f"a {rng.choice(OBJECT_COLOURS)} {rng.choice(OBJECT_KINDS)}"
+    size = {"rest": "small", "start": "large", "halfway": "large", "end": "large"}.get(place) or rng.choice(
+        OBJECT_SIZES
+    )
+    shape = f"a {size} {rng.choice(OBJECT_COLOURS)} {rng.choice(OBJECT_KINDS)}"
     return f"{shape} {rng.choice(QUARTERS)}" if family == "clip" else shape
 
 
@@ -132,13 +134,13 @@ def _grid(rng: Random, family: str, least: int, most: int) -> list[Fact]:
 def _chart(rng: Random) -> list[Fact]:
     """Bars of different colours and heights, so that every question has one answer."""
     places = rng.sample(BARS, rng.randint(2, 4))
-    colours, heights = rng.sample(COLOURS, len(places)), rng.sample(range(1, 9), len(places))
+    colours, heights = rng.sample(OBJECT_COLOURS, len(places)), rng.sample(range(1, 9), len(places))
     return [Fact(*bar) for bar in zip(places, map("a {} bar of {}".format, colours, heights), strict=True)]
 
 
 def _sign(rng: Random) -> list[Fact]:
     """Word and number always; a mark on four of five, a text at the foot on half of the signs."""
-    kept = [place for place, share in zip(ROWS, (0.8, 1, 1, 0.5), strict=True) if rng.random() < share]
+    kept = [place for place, share in zip(CLIP_ROWS, (0.8, 1, 1, 0.5), strict=True) if rng.random() < share]
     return [Fact(place, thing(rng, "sign", place)) for place in kept]
 
 
@@ -189,7 +191,7 @@ def vary(rng: Random, old: str) -> str:
     return " ".join(words)
 
 
-_GROUPS = (SIZES, COLOURS, KINDS, MARKS, SIGN_WORDS, ("left", "right"), ("top", "bottom"))
+_GROUPS = (OBJECT_SIZES, OBJECT_COLOURS, OBJECT_KINDS, MARKS, SIGN_WORDS, ("left", "right"), ("top", "bottom"))
 _DRAWERS = {
     "shapes": lambda rng: _grid(rng, "shapes", 2, 5),
     "chart": _chart,

@@ -7,10 +7,10 @@ from random import Random
 from mmrlhf_study.miniworld.claims import NUMBERS
 from mmrlhf_study.miniworld.scenes import (
     CELLS,
-    COLOURS,
-    KINDS,
     MOMENTS,
     NOTHING,
+    OBJECT_COLOURS,
+    OBJECT_KINDS,
     QUARTERS,
     SIGN_WORDS,
     Fact,
@@ -20,7 +20,7 @@ from mmrlhf_study.miniworld.scenes import (
 
 YES_NO = ("yes", "no")
 DIRECTIONS = {(0, 1): "right", (0, -1): "left", (1, 0): "down", (-1, 0): "up", (0, 0): "nowhere"}
-LETTERED = (
+LETTERED_TASKS = (
     "colour",
     "kind",
     "count",
@@ -59,12 +59,12 @@ def _describe(scene: Scene, rng: Random) -> Draft:
 
 def _colour(scene: Scene, rng: Random) -> Draft:
     fact = rng.choice(scene.facts)
-    return Draft(f"what colour is the shape at {fact.place} ?", (fact.place,), fact.thing.split()[-2], COLOURS)
+    return Draft(f"what colour is the shape at {fact.place} ?", (fact.place,), fact.thing.split()[-2], OBJECT_COLOURS)
 
 
 def _kind(scene: Scene, rng: Random) -> Draft:
     fact = rng.choice(scene.facts)
-    return Draft(f"what shape is at {fact.place} ?", (fact.place,), fact.thing.split()[-1], KINDS)
+    return Draft(f"what shape is at {fact.place} ?", (fact.place,), fact.thing.split()[-1], OBJECT_KINDS)
 
 
 def _exists_at(scene: Scene, rng: Random) -> Draft:
@@ -81,14 +81,14 @@ def _exists_at(scene: Scene, rng: Random) -> Draft:
 
 def _exists(scene: Scene, rng: Random) -> Draft:
     seen = {fact.thing.split()[-1] for fact in scene.facts}
-    absent = [kind for kind in KINDS if kind not in seen]
+    absent = [kind for kind in OBJECT_KINDS if kind not in seen]
     key = rng.choice(YES_NO if absent else YES_NO[:1])
     kind = rng.choice(sorted(seen) if key == "yes" else absent)
     return Draft(f"is there a {kind} ?", _having(scene, kind), key, YES_NO)
 
 
 def _count(scene: Scene, rng: Random) -> Draft:
-    word = rng.choice(rng.choice(scene.facts).thing.split()[1:]) if rng.random() < 0.85 else rng.choice(KINDS)
+    word = rng.choice(rng.choice(scene.facts).thing.split()[1:]) if rng.random() < 0.85 else rng.choice(OBJECT_KINDS)
     places = _having(scene, word)
     return Draft(f"how many {word} shapes are there ?", places, str(len(places)), NUMBERS[:6])
 
@@ -115,7 +115,7 @@ def _taller(scene: Scene, rng: Random) -> Draft:
 
 def _tallest(scene: Scene, rng: Random) -> Draft:
     place = max((fact.place for fact in scene.facts), key=lambda place: _height(scene, place))
-    return Draft("what colour is the tallest bar ?", (place,), scene.at(place).split()[1], COLOURS)
+    return Draft("what colour is the tallest bar ?", (place,), scene.at(place).split()[1], OBJECT_COLOURS)
 
 
 def _sum(scene: Scene, rng: Random) -> Draft:

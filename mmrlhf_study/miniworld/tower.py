@@ -22,7 +22,7 @@ from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training.optimizer import Mixed
 from mmrlhf_study.miniworld.claims import NUMBERS
 from mmrlhf_study.miniworld.render import RGB, SIDE, render
-from mmrlhf_study.miniworld.scenes import BARS, CELLS, NOTHING, QUARTERS, ROWS, Fact, Scene
+from mmrlhf_study.miniworld.scenes import BARS, CELLS, CLIP_ROWS, NOTHING, QUARTERS, Fact, Scene
 
 DIGITS = set(NUMBERS[:10])
 SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words of a phrase that show nothing
@@ -34,7 +34,7 @@ def patches(family: str, fact: Fact) -> tuple[tuple[int, ...], tuple[str, ...]]:
     if family == "chart":
         return tuple(range(4 * ((8 - int(words[1])) // 2) + BARS.index(fact.place), 16, 4)), words
     if family == "sign":
-        start = 4 * ROWS.index(fact.place)
+        start = 4 * CLIP_ROWS.index(fact.place)
         return tuple(range(start, start + 4)), words
     if family == "clip":
         row, column = divmod(QUARTERS.index(" ".join(words[-2:])), 2)
@@ -49,7 +49,7 @@ def names(family: str, patch: int, shown: set[str]) -> set[str]:
     if family == "chart":
         return {BARS[patch % 4]} if len(shown) > 1 or (patch >= 12 and NOTHING in shown) else set()
     if family == "sign":
-        return {ROWS[patch // 4], *(BARS[patch % 4 : patch % 4 + 1] if shown & DIGITS else ())}
+        return {CLIP_ROWS[patch // 4], *(BARS[patch % 4 : patch % 4 + 1] if shown & DIGITS else ())}
     if family == "clip":
         return set() if NOTHING in shown else set(QUARTERS[patch // 8 * 2 + patch % 4 // 2].split())
     return {CELLS[patch]}

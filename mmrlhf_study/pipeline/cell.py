@@ -8,7 +8,7 @@ import sys
 
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.models import reward
-from mmrlhf_core.rollout.score import Decoding
+from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import grid
 from mmrlhf_study.chapters.experiment import Arm
@@ -38,7 +38,7 @@ def trained(settings: Params, objective: Objective) -> list[Graded]:
     for number in range(1, s.seeds + 1):
         run = together.run(arm, base.seed + number - 1)
         texts = gains.answers(together.policy(run), asked, s.max_new_tokens, s.answer_batch)
-        graded += gains.grade(asked, texts, arm.name, number, Decoding(max_new_tokens=s.critique_tokens), judge)
+        graded += gains.grade(asked, texts, arm.name, number, CritiqueDecoding(max_new_tokens=s.critique_tokens), judge)
         storage.remove(run.folder)
         print(f"{arm.name}: run {number} of {s.seeds}", flush=True)
     return graded

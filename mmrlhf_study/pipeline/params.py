@@ -50,7 +50,7 @@ Positive = Annotated[int, Range(1, 10**9)]
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseParams:
     """What every chapter shares."""
 
     profile: Annotated[str, OneOf(PROFILES)]
@@ -59,7 +59,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class BaseModels:
+class BaseModelsParams:
     """Chapter 00: the query pool, the base policy and the pool of responders."""
 
     pool_source: Annotated[str, OneOf(("miniworld", "conversations", "preferences", "pictures", "clips"))]
@@ -94,7 +94,7 @@ class BaseModels:
 
 
 @dataclass(frozen=True)
-class Curate:
+class CurationParams:
     """Chapter 01: from the pool to the query set."""
 
     clip: str
@@ -126,7 +126,7 @@ class Curate:
 
 
 @dataclass(frozen=True)
-class Annotate:
+class AnnotationParams:
     """Chapter 02: responses, judgements, rankings and pairs."""
 
     preferences: str
@@ -148,7 +148,7 @@ class Annotate:
 
 
 @dataclass(frozen=True)
-class RewardModel:
+class RewardModelParams:
     """Chapter 03: the critique-based reward model, its arms, and what later chapters need of it."""
 
     start: str
@@ -189,7 +189,7 @@ class RewardModel:
 
 
 @dataclass(frozen=True)
-class MmDpo:
+class MmDpoParams:
     """Chapter 04: MM-DPO, its rivals and the alternative explanations."""
 
     media: str
@@ -224,7 +224,7 @@ class MmDpo:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class SensitivityParams:
     """Chapter 05: the w × k grid."""
 
     w: tuple[Annotated[float, Range(0, 100)], ...]
@@ -233,7 +233,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
-class SelfImprovement:
+class SelfImprovementParams:
     """Chapter 06: a policy trained on its own answers, ranked by different signals."""
 
     base: str
@@ -275,7 +275,7 @@ class SelfImprovement:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluationParams:
     """Chapter 09: ten dimensions, safety, and the paper's tables."""
 
     policies: tuple[str, ...]
@@ -298,15 +298,15 @@ class Evaluate:
 class Params:
     """All of `params.yaml`."""
 
-    base: Base
-    base_models: BaseModels
-    curation: Curate
-    annotation: Annotate
-    reward_model: RewardModel
-    mm_dpo: MmDpo
-    sensitivity: Sensitivity
-    self_improvement: SelfImprovement
-    evaluation: Evaluate
+    base: BaseParams
+    base_models: BaseModelsParams
+    curation: CurationParams
+    annotation: AnnotationParams
+    reward_model: RewardModelParams
+    mm_dpo: MmDpoParams
+    sensitivity: SensitivityParams
+    self_improvement: SelfImprovementParams
+    evaluation: EvaluationParams
 
 
 def _convert(where: str, value: Any, kind: Any) -> Any:

@@ -19,12 +19,12 @@ from mmrlhf_core.training.job import Job
 from mmrlhf_study.chapters import experiment, ranked_rows
 from mmrlhf_study.chapters.experiment import HARDEST, PLACE, SHUFFLED, TRAIN, Experiment
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import MmDpo, Params
+from mmrlhf_study.pipeline.params import MmDpoParams, Params
 
 BASE = "models/base"
 
 
-def shared(s: MmDpo, threads: int) -> Experiment:
+def shared(s: MmDpoParams, threads: int) -> Experiment:
     """The experiment of a section of params.yaml."""
     return experiment.shared(
         BASE, s.media, s.frames, s.dtype, threads, s.epochs, s.batch, s.accumulation, s.rate, s.lora_rank,

@@ -10,7 +10,7 @@ column of a nested file is joined by `/`); `x100` puts a share in percent; `+` a
 from dataclasses import dataclass
 from typing import NamedTuple
 
-DIMENSIONS = {  # as in MiniWorld, with the paper's words
+TEN_DIMENSIONS = {  # as in MiniWorld, with the paper's words
     "chart": "chart and document",
     "ocr": "OCR",
     "hallucination": "hallucination",
@@ -23,7 +23,7 @@ DIMENSIONS = {  # as in MiniWorld, with the paper's words
     "safety": "safety",
 }
 HARNESSES = ("lmms-eval", "VLMEvalKit")
-FORK = "*"
+FORK_MARK = "*"
 
 _TABLE = """
 LLaVA-Wild all | LLaVA-In-The-Wild | conversation | judge, relative to the reference answer | % | high | llava_in_the_wild:gpt_eval_llava_all | LLaVABench:overall:Relative Score (main)
@@ -79,7 +79,7 @@ NSFW image | MM-RLHF-SafetyBench | safety | not refused, harmful picture | % | l
 """  # noqa: E501
 
 
-class Part(NamedTuple):
+class TablePart(NamedTuple):
     """One number in a results file."""
 
     task: str  # lmms-eval's task or VLMEvalKit's dataset
@@ -88,17 +88,17 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class HarnessRecipe:
     """How a harness's numbers make one row of the paper's tables."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[TablePart, ...]
     mean: bool  # of the parts, else their sum
     factor: float
     fork: bool = False  # whether only the authors' copy of the harness has the task
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One row of Table 2 or 3."""
 
     name: str
@@ -107,33 +107,33 @@ class Row:
     metric: str
     unit: str
     higher: bool  # whether more is better
-    recipes: dict[str, Recipe]  # by harness; those that lack it are left out
+    recipes: dict[str, HarnessRecipe]  # by harness; those that lack it are left out
 
 
-def _recipe(text: str) -> Recipe:
+def _recipe(text: str) -> HarnessRecipe:
     """A cell of the table's last two columns."""
     text, *percent = text.split(" x100")
     mean = " & " in text
     parts = []
     for part in text.split(" & " if mean else " + "):
         task, *row, column = part.strip().split(":")
-        parts.append(Part(task.removesuffix(FORK), row[0] if row else "", column))
-    return Recipe(tuple(parts), mean, 100.0 if percent else 1.0, FORK in text)
+        parts.append(TablePart(task.removesuffix(FORK_MARK), row[0] if row else "", column))
+    return HarnessRecipe(tuple(parts), mean, 100.0 if percent else 1.0, FORK_MARK in text)
 
 
-def _row(line: str) -> Row:
+def _row(line: str) -> PaperRow:
     name, benchmark, dimension, metric, unit, better, *cells = (cell.strip() for cell in line.split("|"))
     recipes = {harness: _recipe(cell) for harness, cell in zip(HARNESSES, cells, strict=True) if cell}
-    return Row(name, benchmark, dimension, metric, unit, better == "high", recipes)
+    return PaperRow(name, benchmark, dimension, metric, unit, better == "high", recipes)
 
 
-ROWS = {row.name: row for row in map(_row, _TABLE.strip().splitlines())}
-BENCHMARKS = tuple(dict.fromkeys(row.benchmark for row in ROWS.values()))
+PAPER_ROWS = {row.name: row for row in map(_row, _TABLE.strip().splitlines())}
+BENCHMARKS = tuple(dict.fromkeys(row.benchmark for row in PAPER_ROWS.values()))
 
 
-def rows_of(benchmark: str) -> list[Row]:
+def rows_of(benchmark: str) -> list[PaperRow]:
     """The rows of one benchmark."""
-    return [row for row in ROWS.values() if row.benchmark == benchmark]
+    return [row for row in PAPER_ROWS.values() if row.benchmark == benchmark]
 
 
 def tasks_of(benchmark: str, harness: str) -> list[str]:

@@ -14,9 +14,9 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import BaseModels, Params
+from mmrlhf_study.pipeline.params import BaseModelsParams, Params
 from mmrlhf_study.tools import plan
-from mmrlhf_study.tools.plan import Geometry, Machine, Query
+from mmrlhf_study.tools.plan import Geometry, Machine, QuerySize
 
 
 def _onevision(width: int, layers: int, heads: int, mlp: int, vocabulary: int, tied: bool) -> hf.PreTrainedConfig:
@@ -28,7 +28,7 @@ def _onevision(width: int, layers: int, heads: int, mlp: int, vocabulary: int, t
     return hf.LlavaOnevisionConfig(text_config=text, tie_word_embeddings=tied)
 
 
-PUBLISHED = {
+PUBLISHED_MODELS = {
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": _onevision(3584, 28, 28, 18944, 152128, False),
     "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": _onevision(896, 24, 14, 4864, 151936, True),
 }
@@ -43,10 +43,10 @@ def _miniature(width: int, layers: int) -> hf.PreTrainedConfig:
     )
 
 
-def _config(p: BaseModels, name: str = "base") -> hf.PreTrainedConfig:
+def _config(p: BaseModelsParams, name: str = "base") -> hf.PreTrainedConfig:
     """Configuration of the model `name`, found by going back to what it started from."""
-    if name in PUBLISHED:
-        return PUBLISHED[name]
+    if name in PUBLISHED_MODELS:
+        return PUBLISHED_MODELS[name]
     if name not in p.names:
         return hf.AutoConfig.from_pretrained(policy.locate(name), local_files_only=True)
     number = p.names.index(name)
@@ -59,15 +59,15 @@ def _config(p: BaseModels, name: str = "base") -> hf.PreTrainedConfig:
 class Typical:
     """What no parameter says: a query, and the tokens of a critique."""
 
-    query: Query
+    query: QuerySize
     critique: int
 
 
 ASSUMED = {
-    "smoke": Typical(Query(60, 30, 4, 2), 40),
-    "mini": Typical(Query(60, 40, 4, 2), 60),
-    "single_gpu": Typical(Query(3000, 200, 4, 5), 200),
-    "paper": Typical(Query(7000, 200, 4, 10), 200),
+    "smoke": Typical(QuerySize(60, 30, 4, 2), 40),
+    "mini": Typical(QuerySize(60, 40, 4, 2), 60),
+    "single_gpu": Typical(QuerySize(3000, 200, 4, 5), 200),
+    "paper": Typical(QuerySize(7000, 200, 4, 10), 200),
 }
 
 
@@ -77,7 +77,7 @@ class Profile:
 
     config: hf.PreTrainedConfig
     queries: int
-    query: Query
+    query: QuerySize
     critique: int
     p: Params
 
@@ -150,7 +150,7 @@ class Stage:
 
 
 def _train(
-    name: str, layout: str, g: Geometry, zero: int, m: Machine, q: Query, queries: float, batch: int, online: bool
+    name: str, layout: str, g: Geometry, zero: int, m: Machine, q: QuerySize, queries: float, batch: int, online: bool
 ) -> Stage:
     """Training that sees `queries` queries in all, one in a micro-batch on each GPU, `batch` in an optimizer step."""
     flops = plan.step_flops(g, layout, q, reference=online)
@@ -159,16 +159,16 @@ def _train(
     return Stage(name, layout, tokens, queries * flops, queries / batch, seconds)
 
 
-def _forward(name: str, layout: str, g: Geometry, m: Machine, q: Query, queries: float) -> Stage:
+def _forward(name: str, layout: str, g: Geometry, m: Machine, q: QuerySize, queries: float) -> Stage:
     """One forward over `queries` queries: reference log-probabilities, or scores."""
     flops = sum(plan.forward_flops(g, layout, q).values())
     seconds = queries / m.gpus * plan.step_seconds(g, m, flops, 0, training=False)
     return Stage(name, layout, queries * plan.text_tokens(layout, q), queries * flops, 0, seconds)
 
 
-def _write(name: str, g: Geometry, m: Machine, q: Query, texts: int, tokens: int, queries: float) -> Stage:
+def _write(name: str, g: Geometry, m: Machine, q: QuerySize, texts: int, tokens: int, queries: float) -> Stage:
     """Sampling: one prefill of the prompt, then `texts` texts of `tokens` tokens written together."""
-    prefill = sum(plan.forward_flops(g, "tree", Query(q.P, 1, 1, q.crops)).values())
+    prefill = sum(plan.forward_flops(g, "tree", QuerySize(q.P, 1, 1, q.crops)).values())
     written = texts * tokens
     flops = prefill + written * (g.flops["text"] + g.flops["head"])
     each = plan.step_seconds(g, m, prefill, 0, training=False) + plan.decode_seconds(g, m, tokens, texts)

@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-LAYOUTS = ("per_pair", "prefix_in_pair", "once", "tree")
+SEQUENCE_LAYOUTS = ("per_pair", "prefix_in_pair", "once", "tree")
 # for K responses: sequences that carry the prompt (and its picture), and responses behind the prompt in each
 SEQUENCES = {
     "per_pair": lambda k: k * (k - 1),
@@ -43,7 +43,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Query:
+class QuerySize:
     """Tokens of one ranked query: P prompt tokens, K responses of R tokens, and the picture's crops."""
 
     P: int
@@ -114,12 +114,12 @@ def geometry(config: hf.PreTrainedConfig) -> Geometry:
     )
 
 
-def text_tokens(layout: str, q: Query) -> int:
+def text_tokens(layout: str, q: QuerySize) -> int:
     """Tokens through the language model for all pairs of one query."""
     return SEQUENCES[layout](q.K) * (q.P + BRANCHES[layout](q.K) * q.R)
 
 
-def attended(layout: str, q: Query, dense: bool = False) -> int:
+def attended(layout: str, q: QuerySize, dense: bool = False) -> int:
     """(query, key) positions each attention layer computes; `dense` counts masked ones, as a T×T mask does."""
     branches = BRANCHES[layout](q.K)
     if dense:
@@ -128,14 +128,14 @@ def attended(layout: str, q: Query, dense: bool = False) -> int:
     return SEQUENCES[layout](q.K) * visible
 
 
-def head_tokens(layout: str, q: Query) -> int:
+def head_tokens(layout: str, q: QuerySize) -> int:
     """Positions through the output head: all of them in per-pair training, response tokens elsewhere."""
     if layout == "per_pair":
         return text_tokens(layout, q)
     return SEQUENCES[layout](q.K) * BRANCHES[layout](q.K) * q.R
 
 
-def forward_flops(g: Geometry, layout: str, q: Query, dense: bool = False) -> dict[str, float]:
+def forward_flops(g: Geometry, layout: str, q: QuerySize, dense: bool = False) -> dict[str, float]:
     """Forward FLOPs of one query by part."""
     runs = q.crops * SEQUENCES[layout](q.K)
     return {
@@ -149,7 +149,7 @@ def forward_flops(g: Geometry, layout: str, q: Query, dense: bool = False) -> di
 
 
 def step_flops(
-    g: Geometry, layout: str, q: Query, *, dense: bool = False, checkpointing: bool = True,
+    g: Geometry, layout: str, q: QuerySize, *, dense: bool = False, checkpointing: bool = True,
     tower_trained: bool = False, reference: bool = False,
 ) -> float:  # fmt: skip
     """FLOPs of one training step on one query: forward, backward, recomputation, and the online reference if any."""
@@ -165,7 +165,7 @@ def step_flops(
 
 
 def memory(
-    g: Geometry, layout: str, q: Query, stage: int, gpus: int, *, queries: int = 1, chunk: int = 1024,
+    g: Geometry, layout: str, q: QuerySize, stage: int, gpus: int, *, queries: int = 1, chunk: int = 1024,
     tower_trained: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """GiB per GPU by part, bf16 weights with fp32 Adam states under ZeRO `stage`, checkpointing on.

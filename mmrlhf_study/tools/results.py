@@ -20,12 +20,12 @@ import pandas as pd
 from mmrlhf_core.data import storage
 from mmrlhf_study.evaluation import paper
 from mmrlhf_study.tools import sheets
-from mmrlhf_study.tools.benchmarks import HARNESSES, ROWS, Part, Recipe
+from mmrlhf_study.tools.benchmarks import HARNESSES, PAPER_ROWS, HarnessRecipe, TablePart
 
 LMMS, KIT = HARNESSES
 _SUFFIX = r"(?:(?P<judge>[a-z][\w.\-]*?)_)?(?P<kind>acc|score|rating|result)"  # a judge's name begins in lower case
 _DATE = re.compile(r"T\d{8}")  # VLMEvalKit's folder of one run
-Numbers = dict[Part, float]
+Numbers = dict[TablePart, float]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def _results(model: str, numbers: Mapping[tuple[str, str], Numbers], notes: Mapp
     values, incomplete, unknown = {}, [], list(notes.get(model, ()))
     for harness in HARNESSES:
         mine = numbers.get((model, harness), {})
-        used: set[Part] = set()
-        for name, row in ROWS.items():
+        used: set[TablePart] = set()
+        for name, row in PAPER_ROWS.items():
             if recipe := row.recipes.get(harness):
                 here = [part for part in recipe.parts if part in mine]
                 used |= set(recipe.parts)
@@ -75,15 +75,15 @@ def _results(model: str, numbers: Mapping[tuple[str, str], Numbers], notes: Mapp
     return Results(values, tuple(unknown), tuple(incomplete))
 
 
-def _rest(numbers: Numbers, used: set[Part]) -> list[Part]:
+def _rest(numbers: Numbers, used: set[TablePart]) -> list[TablePart]:
     """The numbers that no row uses; the first row of a table, which also stands without a name, counts once."""
     named = {(part.task, part.column): part for part in reversed(numbers) if part.row}  # the first of each column
-    twins = {first: Part(task, "", column) for (task, column), first in named.items()}
+    twins = {first: TablePart(task, "", column) for (task, column), first in named.items()}
     once = used | {first for first, twin in twins.items() if twin in used} | set(twins.values())
     return [part for part in numbers if part not in once]
 
 
-def _combined(recipe: Recipe, numbers: Numbers) -> float:
+def _combined(recipe: HarnessRecipe, numbers: Numbers) -> float:
     total = sum(numbers[part] for part in recipe.parts)
     return recipe.factor * (total / len(recipe.parts) if recipe.mean else total)
 
@@ -129,13 +129,15 @@ def _lmms_numbers(content: Mapping[str, Any]) -> Numbers:
             metric = key.partition(",")[0].removeprefix(f"{task}/").replace("percetion", "perception")
             if metric.endswith("_stderr") or (number := _float(metrics[key])) is None:
                 continue
-            numbers.setdefault(Part(task, "", metric), number)
+            numbers.setdefault(TablePart(task, "", metric), number)
     return numbers
 
 
 # ---------------------------------------------------------------- VLMEvalKit
 
-_DATASETS = sorted({p.task for row in ROWS.values() if KIT in row.recipes for p in row.recipes[KIT].parts}, key=len)
+_DATASETS = sorted(
+    {p.task for row in PAPER_ROWS.values() if KIT in row.recipes for p in row.recipes[KIT].parts}, key=len
+)
 
 
 def _kit(file: Path) -> tuple[str, Numbers, str]:
@@ -157,15 +159,15 @@ def _table(dataset: str, rows: Iterable[Mapping[str, Any]], items: bool) -> Numb
     rows = list(rows)
     if items:
         hits = [hit for row in rows if (hit := _float(row.get("hit"))) is not None]
-        return {Part(dataset, "", "Overall"): sum(hits) / len(hits)} if hits else {}
+        return {TablePart(dataset, "", "Overall"): sum(hits) / len(hits)} if hits else {}
     numbers: Numbers = {}
     for place, row in enumerate(rows):
         label = next((str(value) for value in row.values() if _float(value) is None and str(value).strip()), "")
         for column, value in row.items():
             if (number := _float(value)) is not None:
-                numbers[Part(dataset, label, column)] = number
+                numbers[TablePart(dataset, label, column)] = number
                 if place == 0:
-                    numbers[Part(dataset, "", column)] = number
+                    numbers[TablePart(dataset, "", column)] = number
     return numbers
 
 
@@ -175,7 +177,7 @@ def _table(dataset: str, rows: Iterable[Mapping[str, Any]], items: bool) -> Numb
 def beside(found: Mapping[str, Results]) -> pd.DataFrame:
     """Rows of the paper's tables that any of these models has: unit, direction, the models, then the paper's three."""
     rows = []
-    for name, row in ROWS.items():
+    for name, row in PAPER_ROWS.items():
         if any(name in one.values for one in found.values()):
             ours = {model: one.values.get(name) for model, one in found.items()}
             theirs = paper.shown(name)

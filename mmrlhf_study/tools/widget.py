@@ -30,7 +30,7 @@ def _source(shown: str) -> str:
     return found.group(1) if found else ""
 
 
-class Annotate(anywidget.AnyWidget):
+class AnnotationWidget(anywidget.AnyWidget):
     """One annotator's form over some queries; it goes on where the journal ends."""
 
     _esm = Path(__file__).parent / "widget.js"

@@ -77,7 +77,7 @@ def exact(rows: list) -> list[str]:
     return [repr(row) for row in rows]
 
 
-@pytest.mark.parametrize("kind", records.KINDS)
+@pytest.mark.parametrize("kind", records.RECORD_TYPES)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_what_is_written_is_what_is_read(tmp_path_factory, kind, data):
@@ -234,7 +234,7 @@ def test_writing_refuses_mixed_rows_and_an_untyped_empty_file(tmp_path):
 
 def test_the_dictionary_tells_every_column_of_every_record():
     shown = records.dictionary()
-    for kind in records.KINDS:
+    for kind in records.RECORD_TYPES:
         assert f"### {kind.__name__} (version {kind.VERSION})\n\n{kind.__doc__}" in shown
         for item in fields(kind):
             assert f"| `{item.name}` | " in shown
@@ -243,7 +243,7 @@ def test_the_dictionary_tells_every_column_of_every_record():
     assert "| `media` | list of str | " in shown
     assert "`text`, `image`, `images`, `video`" in shown
     own = {kind.__name__ for kind in records.Record.__subclasses__() if kind.__module__ == records.__name__}
-    assert {kind.__name__ for kind in records.KINDS} == own, "other rooms may keep records of their own"
+    assert {kind.__name__ for kind in records.RECORD_TYPES} == own, "other rooms may keep records of their own"
 
 
 def test_records_are_values():

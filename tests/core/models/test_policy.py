@@ -29,7 +29,7 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("family", miniature.FAMILIES)
+@pytest.mark.parametrize("family", miniature.ARCHITECTURES)
 def test_a_policy_loads_answers_and_saves_the_same(family, tmp_path):
     first = miniature.create(family, WORDS, SIZE, seed=3)
     policy.save(tmp_path / "a", first)

@@ -28,7 +28,7 @@ ASKED = {
 }
 
 
-@pytest.fixture(scope="module", params=miniature.FAMILIES)
+@pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
 def processor(request):
     return miniature.build_processor(request.param, WORDS, SIZE)
 
@@ -53,7 +53,7 @@ def test_a_batch_of_different_media_holds_each_prompt_as_it_is_alone(processor):
 
 
 def test_training_reads_the_tokens_that_inference_reads(processor):
-    lessons = [[sft.Example(asked, "yes .")] for asked in ASKED.values()]
+    lessons = [[sft.Exchange(asked, "yes .")] for asked in ASKED.values()]
     batch = sft.collate(processor, lessons)
     for number, asked in enumerate(ASKED.values()):
         known = batch["labels"][number] == sft.IGNORED

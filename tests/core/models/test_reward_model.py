@@ -14,7 +14,7 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.objectives.reward import bradley_terry
 from mmrlhf_core.ranked import batch as ranked
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.batch import Query, build_tree
+from mmrlhf_core.ranked.batch import RankedQuery, build_tree
 from mmrlhf_core.ranked.logps import hidden_states
 from mmrlhf_core.rollout import score
 from mmrlhf_core.training.trainer import RankedModel
@@ -39,7 +39,7 @@ def sharpened(family, dtype=torch.float64, **given):
     return reward.create(made, **given)
 
 
-@pytest.fixture(scope="module", params=miniature.FAMILIES)
+@pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
 def scorer(request):
     return sharpened(request.param)
 
@@ -51,7 +51,7 @@ def llava():
 
 def query(model, responses, critiques, pairs=()):
     parts = reward.encode(model.policy.processor, model.form, ASKED, responses, critiques)
-    return Query(parts.prefix, parts.media, parts.responses, list(pairs), parts.counted)
+    return RankedQuery(parts.prefix, parts.media, parts.responses, list(pairs), parts.counted)
 
 
 def places(model, queries, multiple=1):
@@ -108,7 +108,7 @@ def test_the_score_place_moves_with_the_critique_and_not_with_padding(scorer):
     # tokens behind the end, such as the template's line end, leave it where it is: it is not "the last token"
     one = query(scorer, ["yes ."], [short])
     behind = torch.cat([one.responses[0], torch.tensor(reward.literal(scorer.policy.processor, "\n yes"))])
-    _, (still,) = places(scorer, [Query(one.prefix, one.media, [behind], [])])
+    _, (still,) = places(scorer, [RankedQuery(one.prefix, one.media, [behind], [])])
     assert still == first
     with torch.no_grad():
         states = [hidden_states(prepare(scorer.policy.model), t)[first] for t in (tree, padded)]
@@ -136,10 +136,10 @@ def test_marks_of_the_template_are_words_in_a_response_and_refused_in_a_question
 
 def test_a_missing_end_token_is_refused(llava):
     one = query(llava, ["yes .", "no ."], ["right .", "wrong ."])
-    cut = Query(one.prefix, one.media, [one.responses[0], one.responses[1][:-1]], [])
+    cut = RankedQuery(one.prefix, one.media, [one.responses[0], one.responses[1][:-1]], [])
     with pytest.raises(ValueError, match="Response 1 of the batch has 1 end tokens instead of 2"):
         places(llava, [cut])
-    twice = Query(one.prefix, one.media, [torch.cat([one.responses[0], one.responses[0]])], [])
+    twice = RankedQuery(one.prefix, one.media, [torch.cat([one.responses[0], one.responses[0]])], [])
     with pytest.raises(ValueError, match="Response 0 of the batch has 4 end tokens"):
         places(llava, [twice])
 

@@ -57,12 +57,12 @@ def family(name):
         generator = torch.Generator().manual_seed(seed)
         words = len(processor.tokenizer) - 12
         responses = [torch.randint(0, words, (length,), generator=generator) for length in lengths]
-        return batch.Query(prefix, tensors, responses, list(pairs))
+        return batch.RankedQuery(prefix, tensors, responses, list(pairs))
 
     return SimpleNamespace(name=name, processor=processor, model=model, query=query)
 
 
-@pytest.fixture(scope="session", params=miniature.FAMILIES)
+@pytest.fixture(scope="session", params=miniature.ARCHITECTURES)
 def any_family(request):
     return family(request.param)
 
@@ -93,7 +93,7 @@ def all_double(monkeypatch):
 def text_query(prefix, lengths, seed=0, pairs=()):
     generator = torch.Generator().manual_seed(seed)
     draw = [torch.randint(1, TEXT["vocab_size"], (n,), generator=generator) for n in (prefix, *lengths)]
-    return batch.Query(draw[0], {}, draw[1:], list(pairs))
+    return batch.RankedQuery(draw[0], {}, draw[1:], list(pairs))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ SHAPES = st.lists(st.tuples(st.integers(1, 9), LENGTHS), min_size=1, max_size=3)
 
 def tree_of(shapes, multiple=1):
     ones = torch.ones(64, dtype=torch.long)
-    queries = [batch.Query(ones[:prefix], {}, [ones[:n] for n in lengths], []) for prefix, lengths in shapes]
+    queries = [batch.RankedQuery(ones[:prefix], {}, [ones[:n] for n in lengths], []) for prefix, lengths in shapes]
     return batch.build_tree(queries, multiple)
 
 
@@ -99,7 +99,7 @@ def test_without_a_tree_the_model_is_as_before(any_family, tmp_path):
     with torch.no_grad():
         logps.response_logps(model, batch.build_tree([query]))
     assert {key: type(module) for key, module in model.named_modules()} == untouched
-    assert model.config.vision_config._attn_implementation == vision != attention.NAME
+    assert model.config.vision_config._attn_implementation == vision != attention.ATTENTION
     assert not [key for module in model.modules() for key in vars(module) if key == "forward"]
     inputs = {"input_ids": query.prefix.repeat(2, 1), "attention_mask": torch.ones(2, len(query.prefix)).long()}
     inputs["attention_mask"][1, :4] = 0

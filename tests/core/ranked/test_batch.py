@@ -9,9 +9,9 @@ from mmrlhf_core.ranked import batch
 
 
 def test_two_queries_packed_by_hand():
-    first = batch.Query(torch.tensor([7, 8, 9]), {}, [torch.tensor([1, 2]), torch.tensor([3])], [(1, 0)])
+    first = batch.RankedQuery(torch.tensor([7, 8, 9]), {}, [torch.tensor([1, 2]), torch.tensor([3])], [(1, 0)])
     mask = [torch.tensor([True, False])]
-    second = batch.Query(torch.tensor([5, 6]), {}, [torch.tensor([4, 4])], [], mask)
+    second = batch.RankedQuery(torch.tensor([5, 6]), {}, [torch.tensor([4, 4])], [], mask)
     tree = batch.build_tree([first, second], multiple=4)
     # place            0  1  2  3  4  5  6  7  8  9  10 11
     expected = {
@@ -37,7 +37,7 @@ def test_two_queries_packed_by_hand():
 
 
 queries = st.builds(
-    lambda prefix, responses, data: batch.Query(
+    lambda prefix, responses, data: batch.RankedQuery(
         torch.tensor(prefix),
         {},
         [torch.tensor(response) for response in responses],
@@ -121,12 +121,12 @@ one = torch.tensor([1])
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (lambda: batch.Query(one, {}, [], []), "at least one response"),
-        (lambda: batch.Query(one[:0], {}, [one], []), "got 0 prefix tokens"),
-        (lambda: batch.Query(one, {}, [one, one[:0]], []), r"responses of \[1, 0\] tokens"),
-        (lambda: batch.Query(one, {}, [one, one], [(0, 2)]), r"Pair \(0, 2\) must name two different responses"),
-        (lambda: batch.Query(one, {}, [one, one], [(1, 1)]), r"Pair \(1, 1\) must name two different responses"),
-        (lambda: batch.Query(one, {}, [one], [], [torch.ones(2, dtype=torch.bool)]), "one mask per response"),
+        (lambda: batch.RankedQuery(one, {}, [], []), "at least one response"),
+        (lambda: batch.RankedQuery(one[:0], {}, [one], []), "got 0 prefix tokens"),
+        (lambda: batch.RankedQuery(one, {}, [one, one[:0]], []), r"responses of \[1, 0\] tokens"),
+        (lambda: batch.RankedQuery(one, {}, [one, one], [(0, 2)]), r"Pair \(0, 2\) must name two different responses"),
+        (lambda: batch.RankedQuery(one, {}, [one, one], [(1, 1)]), r"Pair \(1, 1\) must name two different responses"),
+        (lambda: batch.RankedQuery(one, {}, [one], [], [torch.ones(2, dtype=torch.bool)]), "one mask per response"),
         (lambda: batch.build_tree([]), "at least one query"),
     ],
 )

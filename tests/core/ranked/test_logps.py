@@ -196,7 +196,7 @@ def test_other_text_models_of_the_list():
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
     model = hf.Qwen3ForCausalLM(hf.Qwen3Config(**sizes, **heads)).double().eval()
     ids = torch.randint(1, 61, (30,))
-    query = batch.Query(ids[:12], {}, [ids[12:19], ids[19:23], ids[23:]], [])
+    query = batch.RankedQuery(ids[:12], {}, [ids[12:19], ids[19:23], ids[23:]], [])
     with torch.no_grad():
         expected = separate(model, [query])
         ours = logps.response_logps(attention.prepare(model), batch.build_tree([query])).sums

@@ -32,7 +32,7 @@ ASKED = {
 }
 
 
-@pytest.fixture(scope="module", params=miniature.FAMILIES)
+@pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
 def answerer(request):
     made = miniature.create(request.param, WORDS, SIZE, seed=1)
     with torch.no_grad():  # random weights hardly tell tokens apart; sharper ones make a test that bites

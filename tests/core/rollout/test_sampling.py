@@ -11,7 +11,7 @@ from self_answers import always, ask, save_policy
 from mmrlhf_core.models import policy, reward
 from mmrlhf_core.rollout import generate, sampling
 from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
-from mmrlhf_core.rollout.sampling import Answers, Sampling
+from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
 
 HOW = Sampling(n=3, max_new_tokens=6, seed=5)
 
@@ -204,7 +204,7 @@ def test_an_engine_that_fails_once_is_not_asked_again_for_what_came(engine, quer
 def test_scores_follow_their_answers_and_are_kept(base, queries, tmp_path, monkeypatch):
     reward.save(tmp_path / "reward", reward.create(policy.load(base), seed=3))
     texts = [("a red circle .", "", "a red circle ."), ("no .", "yes .", "at b3 a red circle ."), ("no .",) * 3]
-    answers = [Answers(q.id, t, (1,) * 3, (True,) * 3) for q, t in zip(queries, texts, strict=True)]
+    answers = [SampledAnswers(q.id, t, (1,) * 3, (True,) * 3) for q, t in zip(queries, texts, strict=True)]
     where = (tmp_path / "media", 2, 5, str(tmp_path / "ledger"))
     found = sampling.rate(str(tmp_path / "reward"), queries, answers, *where)
     assert [one.query for one in found] == [query.id for query in queries]

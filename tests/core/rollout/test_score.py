@@ -16,7 +16,7 @@ from mmrlhf_core.ranked.logps import hidden_states
 from mmrlhf_core.ranked.plain import end_states
 from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.rollout import generate, score
-from mmrlhf_core.rollout.score import Decoding, Work
+from mmrlhf_core.rollout.score import CritiqueDecoding, Work
 from mmrlhf_study.miniworld import miniature
 
 WORDS = ["a", "red", "circle", "at", "b3", ".", "is", "there", "?", "yes", "no", "right", "wrong", ":"]
@@ -37,10 +37,10 @@ WORK = [
     Work("large", Prompt("a circle ?", (picture(1, 128),)), {"1": "wrong . a"}),
     Work("clip", Prompt("a red . circle ?", clip=tuple(picture(n) for n in range(4))), SAID),
 ]
-HOW = Decoding(max_new_tokens=7)
+HOW = CritiqueDecoding(max_new_tokens=7)
 
 
-@pytest.fixture(scope="module", params=miniature.FAMILIES)
+@pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
 def scorer(request):
     made = miniature.create(request.param, WORDS, SIZE, seed=1)
     made.model.double()
@@ -103,7 +103,7 @@ def test_batch_and_order_move_no_score(scorer):
 
 
 def test_sampled_critiques_are_averaged_and_do_not_depend_on_the_company(llava):
-    how = Decoding(n=4, temperature=1.0, max_new_tokens=6, seed=3)
+    how = CritiqueDecoding(n=4, temperature=1.0, max_new_tokens=6, seed=3)
     together = score.score(llava, WORK, how)
     same(together, score.score(llava, WORK[::-1], how, batch=1))
     for one in together:
@@ -165,7 +165,7 @@ def test_pictures_go_through_the_tower_once_for_writing_and_scoring(scorer, monk
 
 def test_a_critique_that_is_cut_off_or_empty_is_scored_and_marked(llava, monkeypatch):
     work, end = [Work("q", Prompt("a circle ?"), {"1": "yes ."})], llava.form.end
-    (cut,) = score.score(llava, work, Decoding(max_new_tokens=1))
+    (cut,) = score.score(llava, work, CritiqueDecoding(max_new_tokens=1))
     assert cut.finished == (False,)
     monkeypatch.setattr(generate, "write", lambda *_: [[end, end]])
     (empty,) = score.score(llava, work)
@@ -193,9 +193,9 @@ def test_a_model_without_critiques_writes_none(llava, monkeypatch):
         (lambda: Work("q", Prompt("?"), {}), "has no response to score"),
         (lambda: Work("q", Prompt("?"), {"1": "yes"}, {"1": " \n"}), "Response '1' has no critique"),
         (lambda: Work("q", Prompt("?"), {"1": "yes"}, {}), "Response '1' has no critique"),
-        (lambda: Decoding(n=3), "critiques at temperature 0 are all the same"),
-        (lambda: Decoding(n=0), "out of range"),
-        (lambda: Decoding(top_p=0.0), "out of range"),
+        (lambda: CritiqueDecoding(n=3), "critiques at temperature 0 are all the same"),
+        (lambda: CritiqueDecoding(n=0), "out of range"),
+        (lambda: CritiqueDecoding(top_p=0.0), "out of range"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(make, sentence):
@@ -208,7 +208,7 @@ def test_what_does_not_fit_into_the_window_is_refused(llava):
     with pytest.raises(ValueError, match=r"Query 'long'.* do not fit into the model's 8192"):
         score.score(llava, [long])
     with pytest.raises(ValueError, match="do not fit"):
-        score.score(llava, [WORK[0]], Decoding(max_new_tokens=8192))
+        score.score(llava, [WORK[0]], CritiqueDecoding(max_new_tokens=8192))
     with pytest.raises(ValueError, match="2 queries have only 1 different ids"):
         score.score(llava, [WORK[0], WORK[0]])
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 from mmrlhf_core.models import policy
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.batch import Query, build_tree, encode_prefix
+from mmrlhf_core.ranked.batch import RankedQuery, build_tree, encode_prefix
 from mmrlhf_core.ranked.logps import response_logps
 from mmrlhf_core.training import reference
 from mmrlhf_core.training.reference import ReferenceCache
@@ -43,7 +43,7 @@ def queries(checkpoint):
     for number in range(3):
         prefix, media = encode_prefix(processor, messages, images=[picture(40 * number)])
         responses = [torch.arange(5, 9 + k) + number for k in range(2 + number)]
-        made.append(Query(prefix, media, responses, [(0, 1)]))
+        made.append(RankedQuery(prefix, media, responses, [(0, 1)]))
     return made
 
 

@@ -13,11 +13,11 @@ from mmrlhf_core.ranked.batch import build_tree
 from mmrlhf_core.rollout import score
 from mmrlhf_core.training import reward_dataset as examples
 from mmrlhf_core.training import reward_run
-from mmrlhf_core.training.reward_run import Settings
+from mmrlhf_core.training.reward_run import RewardSettings
 from mmrlhf_study.annotation import counterfactuals
 from mmrlhf_study.miniworld import pool, truth
 
-WIDE = Settings(steps=2, batch=2, lr=1e-3)
+WIDE = RewardSettings(steps=2, batch=2, lr=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def media(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asked(base, media):
-    return examples.Asked(base.processor, reward.form_of(base.processor), media, 3)
+    return examples.PromptCache(base.processor, reward.form_of(base.processor), media, 3)
 
 
 def decoded(processor, query):
@@ -46,7 +46,7 @@ def decoded(processor, query):
 
 
 def test_arms_differ_in_the_critique_alone(asked):
-    made = {arm: examples.RewardExamples(world.data(), arm, asked) for arm in examples.ARMS}
+    made = {arm: examples.RewardExamples(world.data(), arm, asked) for arm in examples.CRITIQUE_ARMS}
     for number, one in enumerate(world.data()):
         by_arm = {arm: made[arm][number] for arm in made}
         texts = list(dict.fromkeys(one.responses.values()))
@@ -152,7 +152,7 @@ def test_an_arm_without_reasons_is_refused_and_a_single_gap_is_not(asked):
 
 def test_prompts_are_kept_up_to_a_limit(base, media):
     form = reward.form_of(base.processor)
-    some, none = (examples.Asked(base.processor, form, media, 3, limit) for limit in (10**9, 0))
+    some, none = (examples.PromptCache(base.processor, form, media, 3, limit) for limit in (10**9, 0))
     one = world.data()[0]
     assert some(one)[2] is some(one)[2]
     assert none(one)[2] is not none(one)[2]
@@ -244,5 +244,5 @@ def test_the_arm_without_critique_learns_to_score_and_no_words(base, asked):
 def test_swapped_pictures_reach_the_model(base, asked, media):
     one = next(iter(counterfactuals.other_pictures(world.data(), 0)))
     own = next(other for other in world.data() if other.query.id == one.query.id)
-    fresh = examples.Asked(base.processor, asked.form, media, 3)
+    fresh = examples.PromptCache(base.processor, asked.form, media, 3)
     assert not torch.equal(*(next(iter(shown(x)[2].values())).float() for shown, x in ((asked, own), (fresh, one))))

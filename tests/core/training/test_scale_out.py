@@ -54,7 +54,7 @@ def project(tmp_path_factory):
     said = {query.id: {one.id: one.text for one in read.responses if one.query == query.id} for query in read.queries}
     work = [score.Work(q.id, prompts.of_query(q, folder / "media", 2), said[q.id]) for q in read.queries]
     judge = reward.create(policy.load(str(folder / "models/start")))
-    scored = score.score(judge, work, score.Decoding(max_new_tokens=4))
+    scored = score.score(judge, work, score.CritiqueDecoding(max_new_tokens=4))
     pairs = [replace(pair, split="train") for pair in read.pairs]
     rows = ranked_rows.build(read.queries, read.responses, pairs, score.margins(scored, pairs))["train"]
     assert {row.modality for row in rows} == {"image", "video"}
@@ -247,9 +247,9 @@ def test_every_shipped_layout_is_read_by_accelerate():
     from accelerate.commands.config.config_args import load_config_from_file
 
     kinds = {"ddp": "MULTI_GPU", "zero1": "DEEPSPEED", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp": "FSDP"}
-    assert set(kinds) == set(launch.LAYOUTS) == {file.stem for file in launch.FOLDER.glob("*.yaml")}
+    assert set(kinds) == set(launch.LAYOUTS) == {file.stem for file in launch.LAYOUT_FILES.glob("*.yaml")}
     for layout, kind in kinds.items():
-        file = launch.FOLDER / f"{layout}.yaml"
+        file = launch.LAYOUT_FILES / f"{layout}.yaml"
         assert load_config_from_file(str(file)).distributed_type == kind
         if kind == "DEEPSPEED":
             assert yaml.safe_load(file.read_text())["deepspeed_config"]["zero_stage"] == int(layout[-1])

@@ -16,7 +16,7 @@ from PIL import Image
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.ranked.vision import frozen
 from mmrlhf_core.training import sft
-from mmrlhf_core.training.sft import Example, Settings
+from mmrlhf_core.training.sft import Exchange, SftSettings
 from mmrlhf_study.miniworld import miniature
 
 WORDS = ["a", "red", "blue", "circle", "square", "at", "b3", ".", "what", "is", "?"]
@@ -33,9 +33,9 @@ def lessons(count, each=2):
     for number in range(count):
         name = ("red", "blue")[number % 2]
         shown = (picture((220 - number, 0, 0) if name == "red" else (0, 0, 220 - number)),)
-        asked = [Example(Prompt("what is at b3 ?", shown), f"a {name} circle .")]
+        asked = [Exchange(Prompt("what is at b3 ?", shown), f"a {name} circle .")]
         asked += [
-            Example(Prompt("what is ?" + " ?" * extra, shown), f"{name} ." * (extra + 1)) for extra in range(each - 1)
+            Exchange(Prompt("what is ?" + " ?" * extra, shown), f"{name} ." * (extra + 1)) for extra in range(each - 1)
         ]
         made.append(asked)
     return made
@@ -74,9 +74,9 @@ def test_shared_pictures_give_the_loss_of_separate_rows():
 def test_a_question_does_not_see_its_siblings_but_does_see_the_picture():
     made, (first, second) = sharpened(), lessons(2, each=2)
     count = len(losses(made, [second[1:]]))
-    other = Example(Prompt("a red square at b3 .", second[0].prompt.images), "blue blue blue .")
+    other = Exchange(Prompt("a red square at b3 .", second[0].prompt.images), "blue blue blue .")
     assert torch.allclose(losses(made, [[other, second[1]]])[-count:], losses(made, [second])[-count:], atol=1e-5)
-    elsewhere = Example(Prompt(second[1].prompt.text, first[0].prompt.images), second[1].answer)
+    elsewhere = Exchange(Prompt(second[1].prompt.text, first[0].prompt.images), second[1].answer)
     assert (losses(made, [[elsewhere]]) - losses(made, [second[1:]])).abs().max() > 1e-3
 
 
@@ -110,12 +110,12 @@ def test_batches_put_like_with_like():
 
 
 def test_a_run_is_named_by_all_that_decides_it():
-    made, taken, how = fresh(), lessons(2), Settings(steps=2, batch=1, lr=1e-3)
+    made, taken, how = fresh(), lessons(2), SftSettings(steps=2, batch=1, lr=1e-3)
     names = {
         sft.fingerprint(made, taken, how),
         sft.fingerprint(made, taken[::-1], how),
         sft.fingerprint(made, lessons(3), how),
-        sft.fingerprint(made, taken, Settings(steps=2, batch=1, lr=2e-3)),
+        sft.fingerprint(made, taken, SftSettings(steps=2, batch=1, lr=2e-3)),
         sft.fingerprint(miniature.create("llava_onevision", WORDS, SIZE, seed=1), taken, how),
     }
     assert len(names) == 5
@@ -125,10 +125,10 @@ def test_a_run_is_named_by_all_that_decides_it():
 def test_multimodal_rotary_positions_are_refused_with_a_sentence(tmp_path):
     made = miniature.create("qwen2_5_vl", WORDS, SIZE, seed=0)
     with pytest.raises(ValueError, match="multimodal rotary positions"):
-        sft.train(made, lessons(2), Settings(steps=1, batch=1, lr=1e-3), tmp_path)
+        sft.train(made, lessons(2), SftSettings(steps=1, batch=1, lr=1e-3), tmp_path)
 
 
-HOW = Settings(steps=24, batch=2, lr=3e-3, save_steps=3, logging_steps=1, precision="bfloat16")
+HOW = SftSettings(steps=24, batch=2, lr=3e-3, save_steps=3, logging_steps=1, precision="bfloat16")
 
 
 class Tell(hf.TrainerCallback):

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import reward
 from mmrlhf_core.objectives import preference
-from mmrlhf_core.ranked.batch import Query, build_tree
+from mmrlhf_core.ranked.batch import RankedQuery, build_tree
 from mmrlhf_core.ranked.logps import response_logps
 from mmrlhf_core.ranked.plain import full_logps
 from mmrlhf_core.training import checkpoints, losses
-from mmrlhf_core.training.dataset import Example, RankedRow, collate, tower_calls
+from mmrlhf_core.training.dataset import RankedExample, RankedRow, collate, tower_calls
 from mmrlhf_core.training.losses import Objective, Pairs
 from mmrlhf_core.training.trainer import NotFinite, PreferenceTrainer, RewardTrainer
 
@@ -92,7 +92,7 @@ def test_pair_and_query_weights_by_hand():
     batch = collate([a, b], "query")
     assert batch["weights"]["pair"].tolist() == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3])
     assert collate([a, b])["weights"]["pair"].tolist() == [1, 1, 1, 1]
-    dropped = Example("b", b.query, torch.tensor([-1.0, 2.0, 3.0]))
+    dropped = RankedExample("b", b.query, torch.tensor([-1.0, 2.0, 3.0]))
     assert collate([dropped], "pair", "drop")["weights"]["pair"].tolist() == [0, 1, 1]
     assert collate([dropped], "query", "drop")["weights"]["pair"].tolist() == [0, 0.5, 0.5]
 
@@ -138,7 +138,7 @@ def pairs(seed=0):
 
 def test_every_arm_is_its_objective():
     p, alone = pairs(), lambda values: (values, slice(0, len(values)))
-    o = {arm: Objective(arm=arm) for arm in losses.ARMS}
+    o = {arm: Objective(arm=arm) for arm in losses.OBJECTIVES}
     means = (p.logp_w - p.ref_logp_w) / 4 - (p.logp_l - p.ref_logp_l) / 5
     expected = {
         "dpo": preference.dpo(p.h, 0.1),
@@ -155,7 +155,7 @@ def test_every_arm_is_its_objective():
         got, beta, factor = losses.pair_losses(o[arm], p, [0.0, 1.0], alone, 3)
         torch.testing.assert_close(got, values)
         assert beta.shape == factor.shape == got.shape
-    assert set(expected) | {"beta_dpo"} == set(losses.ARMS)
+    assert set(expected) | {"beta_dpo"} == set(losses.OBJECTIVES)
 
 
 def test_beta_dpo_filters_and_moves_its_statistics():
@@ -168,7 +168,7 @@ def test_beta_dpo_filters_and_moves_its_statistics():
     torch.testing.assert_close(got, preference.dpo(p.h, beta[0]))
 
 
-@pytest.mark.parametrize("arm", losses.ARMS)
+@pytest.mark.parametrize("arm", losses.OBJECTIVES)
 def test_every_arm_trains(tmp_path, data, arm):
     trainer = train(tmp_path, data, Objective(arm=arm, sft_weight=0.1 * (arm != "sft")), max_steps=1)
     entry = trainer.state.log_history[0]
@@ -324,7 +324,7 @@ def test_moments_by_name_resume_like_the_optimizer_they_came_from(tmp_path, data
         for number, name in enumerate([*decayed, *others])
         for moment in checkpoints.ADAM
     }
-    save_file(moments, folder / checkpoints.MOMENTS)
+    save_file(moments, folder / checkpoints.OPTIMIZER_FILE)
     (folder / "optimizer.pt").unlink()
     shutil.rmtree(tmp_path / "checkpoint-3")
     again = PreferenceTrainer(tiny.model(), tiny.settings(tmp_path, **given), data, Objective())
@@ -366,8 +366,8 @@ def critiques(count):
         masks = [torch.arange(len(r)) >= len(r) // 2 for r in branches]
         if number % 2:
             masks[0] = torch.zeros_like(masks[0])
-        query = Query(example.query.prefix, example.query.media, branches, example.query.pairs, masks)
-        made.append(Example(example.id, query, ties=((0, 1),) if number == 2 else ()))
+        query = RankedQuery(example.query.prefix, example.query.media, branches, example.query.pairs, masks)
+        made.append(RankedExample(example.id, query, ties=((0, 1),) if number == 2 else ()))
     return made
 
 
@@ -436,7 +436,7 @@ def test_missing_margins_and_reference_are_refused(tmp_path):
 def test_margins_have_to_be_finite_numbers(value):
     one = tiny.examples(1)[0]
     with pytest.raises(ValueError, match="Query 'q0' has margins"):
-        Example("q0", one.query, torch.tensor([value]))
+        RankedExample("q0", one.query, torch.tensor([value]))
     with pytest.raises(ValueError, match="only finite numbers"):
         row(margins=(value,))
 
@@ -444,7 +444,7 @@ def test_margins_have_to_be_finite_numbers(value):
 def test_one_margin_for_each_pair():
     one = tiny.examples(1)[0]
     with pytest.raises(ValueError, match="1 pairs and 2 margins"):
-        Example("q0", one.query, torch.tensor([1.0, 2.0]))
+        RankedExample("q0", one.query, torch.tensor([1.0, 2.0]))
     with pytest.raises(ValueError, match="give one of each for a pair"):
         row(margins=(1.0, 2.0))
 

@@ -46,7 +46,7 @@ def test_all_hardest_and_adjacent_pairs_by_hand():
     assert made(tied, "hardest") == {("a", "d", 2)}
     assert made(tied, "adjacent") == made(tied) - {("a", "d", 2)}
     assert made(ranked(1, 1, 2, 2), "hardest") == {("a", "c", 1), ("a", "d", 1), ("b", "c", 1), ("b", "d", 1)}
-    for how in pairs.HOW:
+    for how in pairs.PAIRINGS:
         assert made(ranked(1, 1, 1, 1), how) == set()
     with pytest.raises(ValueError, match="No way 'some' to make pairs"):
         made(tied, "some")

@@ -8,7 +8,7 @@ from mmrlhf_study.annotation import report
 from mmrlhf_study.chapters import annotation_summary
 from mmrlhf_study.chapters.intervals import Estimate
 
-ENDS = list(report.ENDS)
+ENDS = list(report.INTERVAL_COLUMNS)
 
 
 def table(rows, names):

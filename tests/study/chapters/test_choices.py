@@ -44,11 +44,11 @@ def test_an_answer_cut_off_is_never_the_better_one():
 
 
 def test_scores_all_equal_give_no_pair():
-    for how in choices.HOW:
+    for how in choices.PAIR_CHOICES:
         assert choose(["a", "b", "c"], [0.3] * 3, how=how) == choices.Chosen((), "tie")
 
 
-@given(ANSWERS, st.data(), st.sampled_from(choices.HOW), st.floats(0, 3))
+@given(ANSWERS, st.data(), st.sampled_from(choices.PAIR_CHOICES), st.floats(0, 3))
 def test_every_pair_is_sound(answers, data, how, tie):
     texts, finished = zip(*answers, strict=True)
     given_scores = {text: data.draw(st.floats(-5, 5)) for text in texts}

@@ -10,7 +10,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.data.records import Pair, Response
 from mmrlhf_core.models import policy, reward
 from mmrlhf_core.rollout import generate
-from mmrlhf_core.rollout.sampling import Answers, Sampling
+from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import rounds
@@ -87,7 +87,9 @@ def test_people_give_the_pair_they_put_furthest_apart(queries):
 
 
 def test_signals_know_what_they_should(lab, queries):
-    answers = [Answers(query.id, (query.prompt, "nothing", "nothing"), (1,) * 3, (True,) * 3, 9) for query in queries]
+    answers = [
+        SampledAnswers(query.id, (query.prompt, "nothing", "nothing"), (1,) * 3, (True,) * 3, 9) for query in queries
+    ]
     for arm in ("truth", "random", "own"):
         for one in lab.signal(arm, queries, answers, 0):
             assert one.scores[1] == one.scores[2]

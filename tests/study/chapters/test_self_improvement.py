@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.rollout.sampling import Answers
+from mmrlhf_core.rollout.sampling import SampledAnswers
 from mmrlhf_study.chapters import rounds, self_plots
 from mmrlhf_study.chapters import self_improvement as si
 from mmrlhf_study.evaluation.statistics import Estimate
@@ -53,8 +53,8 @@ def test_pairs_in_the_order_of_the_truth_by_hand():
 def test_states_of_queries():
     (first, answer), (second, _) = known(0), known(1)
     told = [
-        Answers(first.id, (answer, answer), (3, 3), (True, False)),
-        Answers(second.id, ("", "no ."), (1, 2), (True,) * 2),
+        SampledAnswers(first.id, (answer, answer), (3, 3), (True, False)),
+        SampledAnswers(second.id, ("", "no ."), (1, 2), (True,) * 2),
     ]
     rows = si.states([first, second], told, {first.id: "a", second.id: "b"}, 0)
     assert [row["all right"] for row in rows] == [True, False]
@@ -63,7 +63,7 @@ def test_states_of_queries():
     assert [row["blank"] for row in rows] == [0, 0.5]
     assert [row["cut off"] for row in rows] == [0.5, 0]
     assert rows[0]["best"] == 10
-    (row,) = si.states([UNKNOWN], [Answers("q", ("x",), (1,), (True,))], {"q": "c"}, 0)
+    (row,) = si.states([UNKNOWN], [SampledAnswers("q", ("x",), (1,), (True,))], {"q": "c"}, 0)
     assert "all right" not in row
     assert row["all alike"]
 
@@ -141,7 +141,7 @@ def test_picking_is_held_against_training_on_the_same_queries():
 
 def test_tables_and_figures_of_a_small_study():
     (first, answer), (second, other) = known(0), known(1)
-    told = [Answers(q.id, (a, "no .", ""), (1,) * 3, (True,) * 3) for q, a in ((first, answer), (second, other))]
+    told = [SampledAnswers(q.id, (a, "no .", ""), (1,) * 3, (True,) * 3) for q, a in ((first, answer), (second, other))]
     rows = pd.DataFrame(si.states([first, second], told, {first.id: "a", second.id: "b"}, 0))
     shares = si.by_class(rows, si.STATES, 50, 0)
     assert shares.set_index(["class", "measure"]).loc[("all", "all wrong"), "value"] == 0
@@ -177,7 +177,7 @@ def test_one_cluster_has_no_interval_and_wrong_answers_no_truth():
 def test_passes_of_picking_by_hand():
     # a prompt of 10, answers of 2 and 4 tokens; scoring reads 20 for the question and 30 and 50 for the answers
     said, seen = (
-        [Answers("q", ("a", "b"), (2, 4), (True, True), 10)],
+        [SampledAnswers("q", ("a", "b"), (2, 4), (True, True), 10)],
         {"own": [rounds.Signal((0.0, 1.0), (30, 50), 20)]},
     )
     assert si.pick_passes(said, seen, (1, 2)).loc["own"].tolist() == [13, 10 + 6 + 20 + 80]

@@ -6,12 +6,12 @@ from drawings import drawing
 
 from mmrlhf_study.curation import adversarial
 from mmrlhf_study.miniworld import miniature
-from mmrlhf_study.miniworld.miniature import FAMILIES, Size
+from mmrlhf_study.miniworld.miniature import ARCHITECTURES, Size
 
 WORDS = ("describe", "the", "picture", ".")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def small(request):
     return miniature.create(request.param, WORDS, Size(), seed=0)
 

@@ -513,7 +513,7 @@ raw = st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"") + b"\n").
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(generated | raw, max_size=6), st.sampled_from(sorted(sources.LAYOUTS)), st.randoms())
+@given(st.lists(generated | raw, max_size=6), st.sampled_from(sorted(sources.ROW_FORMATS)), st.randoms())
 def test_every_row_is_queries_or_a_repeat_or_one_reject_and_rows_do_not_touch_each_other(folder, lines, layout, random):
     lines.insert(random.randrange(len(lines) + 1), GOOD[0] if layout == "conversations" else line(PREFERENCE))
     blank = [row.decode("utf-8", "replace").strip() == "" for row in lines]

@@ -5,7 +5,7 @@ import pytest
 
 from mmrlhf_study.miniworld import benches, claims, questions, scenes, truth
 from mmrlhf_study.miniworld.scenes import Fact
-from mmrlhf_study.tools.benchmarks import DIMENSIONS, ROWS
+from mmrlhf_study.tools.benchmarks import PAPER_ROWS, TEN_DIMENSIONS
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_an_object_that_is_not_there_raises_chair_and_vague_names_do_not(items):
     chair_i, chair_s = (bench for bench in benches.BENCHES if bench.name.startswith("objects told"))
     mine = [item for item in items if item.set == "descriptions"][:1]
     kinds = {fact.thing.split()[-1] for fact in mine[0].question.scene.facts}
-    absent = next(kind for kind in (*scenes.KINDS, "purple cross") if kind not in kinds)
+    absent = next(kind for kind in (*scenes.OBJECT_KINDS, "purple cross") if kind not in kinds)
     vague = " ".join(f"a {kind} ." for kind in sorted(kinds))
     assert value(chair_i, [vague], mine) == value(chair_s, [vague], mine) == 0
     assert value(chair_i, [f"{vague} a {absent} ."], mine) == pytest.approx(100 / (len(kinds) + 1))
@@ -130,16 +130,16 @@ ABSENT = "at b1 a large green cross ."
 )
 def test_judge_and_win_rate_of_answers_by_hand(answer, judged, won):
     scene = scenes.draw(200000000, "shapes")
-    item = benches.Item("descriptions", questions.ask(scene, "describe"))
+    item = benches.BenchItem("descriptions", questions.ask(scene, "describe"))
     assert item.question.answer.endswith(f"{A} {B} {C}")
     assert benches.judged(answer, item) == judged
     assert benches.WON.columns(answer, item, f"{A} {B}") == (won,)
 
 
 def test_every_dimension_has_a_bench_and_every_bench_a_row_of_the_paper():
-    assert {bench.dimension for bench in benches.BENCHES} == set(DIMENSIONS) - {"safety"}
+    assert {bench.dimension for bench in benches.BENCHES} == set(TEN_DIMENSIONS) - {"safety"}
     for bench in benches.BENCHES:
-        row = ROWS[bench.counterpart]
+        row = PAPER_ROWS[bench.counterpart]
         assert (row.dimension, row.higher) == (bench.dimension, bench.measure.higher), bench.name
 
 
@@ -155,6 +155,6 @@ def test_popes_table(items):
 def test_prompts_are_those_of_training_or_the_pictures_given(items):
     clip = next(item for item in items if item.set == "clips told")
     assert len(clip.prompt(3).clip) == 3
-    shown = benches.Item("x", clip.question, pictures=tuple(clip.prompt(2).clip))
+    shown = benches.BenchItem("x", clip.question, pictures=tuple(clip.prompt(2).clip))
     assert shown.prompt(5).images == shown.pictures
     assert not shown.prompt(5).clip

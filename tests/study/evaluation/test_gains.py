@@ -10,10 +10,10 @@ from mmrlhf_core.data import records
 from mmrlhf_core.data.records import Pair, Query
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
-from mmrlhf_core.rollout.score import Decoding
+from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_study.chapters import gain_report
 from mmrlhf_study.evaluation import gains, habits
-from mmrlhf_study.evaluation.gains import Graded, Item
+from mmrlhf_study.evaluation.gains import Graded, HeldOutQuestion
 from mmrlhf_study.miniworld import questions
 
 FOUR = ("math", "conversation", "ocr", "chart")
@@ -67,7 +67,7 @@ def test_pairs_of_miniworld_get_new_scenes_and_published_ones_their_held_out_que
 
 
 def test_answers_are_graded_by_the_truth(items):
-    how, asked = Decoding(), [item for item in items if item.family == "math"][:2]
+    how, asked = CritiqueDecoding(), [item for item in items if item.family == "math"][:2]
     good, bad = (gains.grade(asked, texts, "a", 1, how) for texts in ([i.question.answer for i in asked], ["", "x"]))
     assert all(one.right and one.score == 10 and one.wrong == 0 for one in good)
     assert not any(one.right for one in bad)
@@ -80,9 +80,9 @@ def test_answers_are_graded_by_the_truth(items):
 
 
 def test_where_no_truth_is_known_the_judge_grades(monkeypatch):
-    asked = [Item("dev", "long", name, Prompt("?")) for name in ("x", "y")]
+    asked = [HeldOutQuestion("dev", "long", name, Prompt("?")) for name in ("x", "y")]
     with pytest.raises(ValueError, match="Nothing is known about question 'x': give a reward model"):
-        gains.grade(asked, ["a", "b"], "arm", 1, Decoding())
+        gains.grade(asked, ["a", "b"], "arm", 1, CritiqueDecoding())
     given = {}
 
     def scored(model, work, how, desc):
@@ -90,7 +90,7 @@ def test_where_no_truth_is_known_the_judge_grades(monkeypatch):
         return [score.Scored(w.query, "answer", 1.5, (1.5,), ("",), (True,), False) for w in work]
 
     monkeypatch.setattr(score, "score", scored)
-    made = gains.grade(asked, ["a", "b c"], "arm", 2, Decoding(), "judge")
+    made = gains.grade(asked, ["a", "b c"], "arm", 2, CritiqueDecoding(), "judge")
     assert [one.score for one in made] == [1.5, 1.5]
     assert [one.words for one in made] == [1, 2]
     assert given == {"arm 2": [["a"], ["b c"]]}
@@ -199,7 +199,7 @@ def test_policies_that_say_nothing_are_measured_too():
 
 def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
     asked = [item for item in items if item.part == "test"]
-    how, said = Decoding(), {"base": "", "up": "so the answer is 3 ."}
+    how, said = CritiqueDecoding(), {"base": "", "up": "so the answer is 3 ."}
     seeds = {"base": 0, "up": 1}
     graded = [g for arm, text in said.items() for g in gains.grade(asked, [text] * len(asked), arm, seeds[arm], how)]
     monkeypatch.setattr(gains, "rewards", lambda judge, some, texts, how, desc: [float(len(text)) for text in texts])
@@ -274,11 +274,11 @@ def test_headlines_stand_beside_the_paper_and_name_their_world():
 
 
 def test_every_dimension_can_be_asked_about():
-    for family in questions.DIMENSIONS:
+    for family in questions.SCENE_DIMENSIONS:
         assert gains.drawn([family], 1, set(), 3, 1)
 
 
 def test_graded_answers_survive_the_disk(tmp_path, items):
-    made = gains.grade(items[:3], ["yes .", "", "no ."], "a", 1, Decoding())
+    made = gains.grade(items[:3], ["yes .", "", "no ."], "a", 1, CritiqueDecoding())
     records.write(tmp_path / "a.parquet", made)
     assert records.read(tmp_path / "a.parquet", Graded) == made

@@ -3,13 +3,13 @@
 import pytest
 
 from mmrlhf_study.evaluation import paper_reward as paper
-from mmrlhf_study.evaluation.reward_bench import PUBLISHED
+from mmrlhf_study.evaluation.reward_bench import PUBLISHED_COUNTS
 
 
 def test_every_cell_is_a_share_and_every_column_is_whole():
     made = paper.table_4()
-    assert len(made) == len(PUBLISHED) * len(paper.COLUMNS_4)
-    assert set(made.category) == set(PUBLISHED)
+    assert len(made) == len(PUBLISHED_COUNTS) * len(paper.COLUMNS_4)
+    assert set(made.category) == set(PUBLISHED_COUNTS)
     assert made[["acc", "acc_plus"]].stack().between(0, 1).all()
     assert (made.acc >= made.acc_plus).all()
     overall = made[made.category == "all"].set_index("model")

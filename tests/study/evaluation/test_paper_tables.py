@@ -4,21 +4,21 @@ import pytest
 
 from mmrlhf_study.evaluation import paper
 from mmrlhf_study.tools import benchmarks
-from mmrlhf_study.tools.benchmarks import DIMENSIONS, ROWS, Part
+from mmrlhf_study.tools.benchmarks import PAPER_ROWS, TEN_DIMENSIONS, TablePart
 
 
 def test_27_benchmarks_and_the_safety_bench_in_ten_dimensions():
     assert len(benchmarks.BENCHMARKS) == 28
     assert paper.SAFETY in benchmarks.BENCHMARKS
-    assert {row.dimension for row in ROWS.values()} == set(DIMENSIONS)
+    assert {row.dimension for row in PAPER_ROWS.values()} == set(TEN_DIMENSIONS)
     assert all(len({row.dimension for row in benchmarks.rows_of(name)}) == 1 for name in benchmarks.BENCHMARKS)
-    assert set(ROWS) == set(paper.TABLES)
+    assert set(PAPER_ROWS) == set(paper.TABLES)
     assert (len(paper.TABLE_2), len(paper.TABLE_3)) == (39, 11)
-    assert set(paper.SIZES) == set(paper.TABLE_3)
+    assert set(paper.SAFETY_COUNTS) == set(paper.TABLE_3)
 
 
 def test_less_is_better_where_the_paper_says_so():
-    low = {name for name, row in ROWS.items() if not row.higher}
+    low = {name for name, row in PAPER_ROWS.items() if not row.higher}
     assert low == {
         "MMHal rate", "Obj-Hal CHAIR-i", "Obj-Hal CHAIR-s", "Adv target", "Cross-modal ASR", "Multi-modal ASR",
         "Typographic ASR", "NSFW text", "NSFW image",
@@ -26,15 +26,18 @@ def test_less_is_better_where_the_paper_says_so():
 
 
 def test_recipes_are_taken_apart():
-    mme, chart = ROWS["MME"].recipes, ROWS["ChartQA"].recipes
-    assert mme["lmms-eval"].parts == (Part("mme", "", "mme_perception_score"), Part("mme", "", "mme_cognition_score"))
+    mme, chart = PAPER_ROWS["MME"].recipes, PAPER_ROWS["ChartQA"].recipes
+    assert mme["lmms-eval"].parts == (
+        TablePart("mme", "", "mme_perception_score"),
+        TablePart("mme", "", "mme_cognition_score"),
+    )
     assert not mme["lmms-eval"].mean
     assert (chart["lmms-eval"].factor, chart["VLMEvalKit"].factor) == (100, 1)
-    assert ROWS["POPE popular"].recipes["VLMEvalKit"].parts == (Part("POPE", "popular", "acc"),)
-    assert ROWS["MathVerse"].recipes["VLMEvalKit"].mean
-    assert len(ROWS["MathVerse"].recipes["VLMEvalKit"].parts) == 3
-    assert ROWS["MMHal score"].recipes["lmms-eval"].fork
-    assert "VLMEvalKit" not in ROWS["MMHal score"].recipes
+    assert PAPER_ROWS["POPE popular"].recipes["VLMEvalKit"].parts == (TablePart("POPE", "popular", "acc"),)
+    assert PAPER_ROWS["MathVerse"].recipes["VLMEvalKit"].mean
+    assert len(PAPER_ROWS["MathVerse"].recipes["VLMEvalKit"].parts) == 3
+    assert PAPER_ROWS["MMHal score"].recipes["lmms-eval"].fork
+    assert "VLMEvalKit" not in PAPER_ROWS["MMHal score"].recipes
     assert benchmarks.tasks_of("POPE", "lmms-eval") == ["pope_adv", "pope_pop", "pope_random"]
 
 

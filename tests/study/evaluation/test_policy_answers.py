@@ -10,11 +10,11 @@ from mmrlhf_core.data.records import Response
 from mmrlhf_core.models import policy
 from mmrlhf_study.chapters import cards, comparison_plots, findings
 from mmrlhf_study.evaluation import answers, comparison
-from mmrlhf_study.evaluation.answers import Answers, Asked, Decoding
+from mmrlhf_study.evaluation.answers import AnswerDecoding, AskedItem, PolicyAnswers
 from mmrlhf_study.miniworld import benches, curriculum, miniature, safety, truth
 from mmrlhf_study.pipeline import params
 
-BENCHES = (*benches.BENCHES, *safety.BENCHES)
+BENCHES = (*benches.BENCHES, *safety.SAFETY_BENCHES)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def made(items):
     right = tuple(item.question.answer for item in items)
     texts = {"base": right, "silent": ("",) * len(items), "telling": told}
     tokens = {name: tuple(len(text.split()) + 1 for text in mine) for name, mine in texts.items()}
-    return Answers(tuple(items), texts, tokens, dict.fromkeys(texts, 2.0))
+    return PolicyAnswers(tuple(items), texts, tokens, dict.fromkeys(texts, 2.0))
 
 
 # answering
@@ -59,7 +59,7 @@ def test_answers_and_settings_are_written_beside_each_other(project, items):
     small = miniature.create("llava_onevision", curriculum.words(), miniature.Size(width=96, layers=1), seed=0)
     policy.save("models/base", small)
     policy.refer("models/other", "models/base")
-    some, how = items[:6] + items[-2:], Decoding(max_new_tokens=4, frames=2, seed=5)
+    some, how = items[:6] + items[-2:], AnswerDecoding(max_new_tokens=4, frames=2, seed=5)
     made = answers.answer({"base": "models/base", "other": "models/other"}, some, how, "data/evaluation")
     assert made.texts["base"] == made.texts["other"]  # the same weights, greedily
     assert answers.untrained({"base": "models/base", "other": "models/other"}) == ["other"]
@@ -68,7 +68,7 @@ def test_answers_and_settings_are_written_beside_each_other(project, items):
         (item.id, name, text) for name, texts in made.texts.items() for item, text in zip(some, texts, strict=True)
     ]
     assert {(r.temperature, r.top_p, r.max_new_tokens, r.seed) for r in written} == {(0.0, 1.0, 4, 5)}
-    assert [one.id for one in records.read("data/evaluation/items.parquet", Asked)] == [item.id for item in some]
+    assert [one.id for one in records.read("data/evaluation/items.parquet", AskedItem)] == [item.id for item in some]
     settings = storage.read_json("data/evaluation/settings.json")
     assert settings["decoding"]["frames"] == 2
     base, other = settings["policies"]["base"], settings["policies"]["other"]
@@ -102,15 +102,15 @@ def test_eight_of_eight_losses_are_shown_and_four_of_four_are_not():
     items = tuple(benches.draw(8, set(), seed=3))
     right = tuple(item.question.answer for item in items)
     bench = next(bench for bench in benches.BENCHES if bench.name == "counts")
-    made = Answers(items, {"a": right, "b": ("",) * len(items)}, {}, {})
+    made = PolicyAnswers(items, {"a": right, "b": ("",) * len(items)}, {}, {})
     row = comparison.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
     assert (row.p, row.verdict) == (2 / 2**8, "worse")  # exact McNemar: eight coins on one side, twice
     few = tuple(item for item in items if item.set == "counts")[:4]
-    made = Answers(few, {"a": tuple(i.question.answer for i in few), "b": ("",) * 4}, {}, {})
+    made = PolicyAnswers(few, {"a": tuple(i.question.answer for i in few), "b": ("",) * 4}, {}, {})
     row = comparison.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
     assert (row.p, row.gain, row.verdict) == (0.125, -100, "not shown")
     assert np.isnan(row.d_z)  # all differences are the same
-    made = Answers(few, {"a": made.texts["a"], "b": (*made.texts["a"][:3], "")}, {}, {})
+    made = PolicyAnswers(few, {"a": made.texts["a"], "b": (*made.texts["a"][:3], "")}, {}, {})
     row = comparison.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
     assert row.d_z == pytest.approx(-0.5)  # differences 0, 0, 0, −1: mean −1/4, deviation 1/2
 
@@ -129,7 +129,7 @@ def test_dimensions_are_the_means_of_their_benches(made):
 def test_a_bench_of_one_scene_is_left_out_of_draws_without_it(made):
     first = next(item for item in made.items if item.set == "chart values")
     some = tuple(item for item in made.items if item is first or item.set != "chart values")
-    right = Answers(some, {"base": tuple(item.question.answer for item in some)}, {}, {})
+    right = PolicyAnswers(some, {"base": tuple(item.question.answer for item in some)}, {}, {})
     row = comparison.dimensions(right, BENCHES, draws=50).set_index("dimension").loc["chart"]
     assert (row.low, row.value, row.high) == (100, 100, 100)
 
@@ -162,7 +162,7 @@ def test_the_papers_rates_stand_as_printed():
 
 def test_a_bench_without_items_is_an_error(made):
     with pytest.raises(ValueError, match="No item belongs to 'counts'"):
-        comparison.columns(Answers(made.items[:1], {"base": ("",)}, {}, {}), benches.BENCHES[9], "base")
+        comparison.columns(PolicyAnswers(made.items[:1], {"base": ("",)}, {}, {}), benches.BENCHES[9], "base")
 
 
 def test_costs_take_training_from_beside_the_checkpoint(project, made):
@@ -180,7 +180,7 @@ def test_costs_take_training_from_beside_the_checkpoint(project, made):
 def test_figures_and_sentences_hold_for_any_number_of_policies(made, project):
     storage.write_json("models/base/config.json", {})
     for names in (("base",), tuple(made.texts)):
-        some = Answers(made.items, {n: made.texts[n] for n in names}, {n: made.tokens[n] for n in names}, {})
+        some = PolicyAnswers(made.items, {n: made.texts[n] for n in names}, {n: made.tokens[n] for n in names}, {})
         found = comparison.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
         dims = comparison.dimensions(some, BENCHES, draws=20)
         averages = comparison.averages(found)
@@ -212,7 +212,7 @@ def test_the_overview_has_every_policy_from_the_most_gained_to_the_least(made):
 
 def test_the_papers_numbers_stand_beside_mm_dpo_only(made):
     texts = {"base": made.texts["base"], "policies/mm_dpo": made.texts["telling"], "self/own": made.texts["silent"]}
-    some = Answers(made.items, texts, {}, {})
+    some = PolicyAnswers(made.items, texts, {}, {})
     found = comparison.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
     heads = findings.headlines(found, comparison.dimensions(some, BENCHES, draws=20))
     assert [head.label for head in heads if head.paper] == [
@@ -244,7 +244,7 @@ def test_ten_policies_look_different():
 
 def test_cards_show_what_changed_and_escape_it(made, items):
     texts = {**made.texts, "wild": tuple("<b>so</b> the answer is 99 ." for _ in items)}
-    wild = Answers(made.items, texts, {}, {})
+    wild = PolicyAnswers(made.items, texts, {}, {})
     worse = cards.cases(wild, BENCHES, "wild", worse=True)
     assert all(case.worth_after < case.worth_before for case in worse)
     assert cards.cases(wild, BENCHES, "wild", worse=False) == []

@@ -85,14 +85,14 @@ NUMBERS = st.sampled_from([0.0, 1.0, 1.0, 2.5, -3.0, math.nan]) | st.floats(-9, 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=len(ROWS), max_size=len(ROWS)))
 def test_random_scores_with_ties_and_nan_are_counted_as_the_released_scripts_count_them(scores):
     """RewardBench's ACC and ACC+, and VL-RewardBench's shares, which its script means to count in the same way."""
-    items = [bench.Item(r["id"], r["id"], "long", r["prompt"], r["chosen"], r["rejected"]) for r in ROWS]
+    items = [bench.RewardItem(r["id"], r["id"], "long", r["prompt"], r["chosen"], r["rejected"]) for r in ROWS]
     lines = [{**line, "rewards": list(pair)} for line, pair in zip(ROWS, scores, strict=True)]
     assert bench.shares(items, scores) == released(lines)
     made = bench.table(items, scores).set_index("category")
     assert made.nan["all"] == sum(a != a or b != b for a, b in scores)
     assert made.ties["all"] == sum(a == b for a, b in scores)
     names = list(VL)[: len(ROWS)]
-    vl = [bench.Item(name, name, bench.vl_category(name), "?", "a", "b") for name in names]
+    vl = [bench.RewardItem(name, name, bench.vl_category(name), "?", "a", "b") for name in names]
     hits: dict[str, list[bool]] = {}
     for name, (r_w, r_l) in zip(names, scores, strict=True):
         hits.setdefault(VL[name], []).append(r_w > r_l)
@@ -121,10 +121,10 @@ def test_baselines_stand_beside_every_number(found):
 
 def test_chance_on_the_published_numbers_of_pairs():
     found = [
-        bench.Item(f"{n}-{i}", f"{n}-{i}", "long", "?", "a", f"b{k}")
+        bench.RewardItem(f"{n}-{i}", f"{n}-{i}", "long", "?", "a", f"b{k}")
         for n, ids in PAIRS_PER_ID.items() for i in range(ids) for k in range(n)
     ]  # fmt: skip
-    assert (len({item.query for item in found}), len(found)) == bench.PUBLISHED["all"]
+    assert (len({item.query for item in found}), len(found)) == bench.PUBLISHED_COUNTS["all"]
     assert bench.chance(found) == (0.5, pytest.approx(0.112, abs=5e-4))
 
 
@@ -133,8 +133,8 @@ def test_queries_and_pairs_are_held_against_the_published_ones(found):
     assert "all: 3 queries, 6 pairs; published 46 and 170" in said
     assert "short: 0 queries, 0 pairs; published 10 and 34" in said
     whole = [
-        bench.Item(f"{c}{n % ids}", f"{c}{n % ids}", c, "?", "a", f"b{n}")
-        for c, (ids, pairs) in bench.PUBLISHED.items() if c != "all" for n in range(pairs)
+        bench.RewardItem(f"{c}{n % ids}", f"{c}{n % ids}", c, "?", "a", f"b{n}")
+        for c, (ids, pairs) in bench.PUBLISHED_COUNTS.items() if c != "all" for n in range(pairs)
     ]  # fmt: skip
     assert bench.differences(whole) == []
 

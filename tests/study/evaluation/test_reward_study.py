@@ -14,15 +14,15 @@ from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
-from mmrlhf_core.training.reward_dataset import Asked
+from mmrlhf_core.training.reward_dataset import PromptCache
 from mmrlhf_study.annotation import judge
 from mmrlhf_study.chapters import reward_plots, reward_summary
 from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.evaluation import critiques, reward_bench, reward_study
-from mmrlhf_study.evaluation.reward_bench import Item
+from mmrlhf_study.evaluation.reward_bench import RewardItem
 from mmrlhf_study.miniworld import pool
 
-ITEMS = [Item(q, q, c, "?", "the better one", "worse", names=(f"{q}/0", f"{q}/{k}"))
+ITEMS = [RewardItem(q, q, c, "?", "the better one", "worse", names=(f"{q}/0", f"{q}/{k}"))
          for q, c, n in (("a", "long", 2), ("b", "long", 1), ("c", "short", 1)) for k in range(1, n + 1)]  # fmt: skip
 GOOD, BAD, TIE = (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)
 
@@ -56,7 +56,7 @@ def test_the_papers_numbers_stand_beside_and_are_never_merged():
 
 
 def many(n=60):
-    return [Item(f"q{k // 3}", f"q{k // 3}", "long", "?", "b", "w") for k in range(n)]
+    return [RewardItem(f"q{k // 3}", f"q{k // 3}", "long", "?", "b", "w") for k in range(n)]
 
 
 def test_comparisons_find_a_difference_and_none_where_there_is_none():
@@ -169,8 +169,8 @@ def test_the_mean_of_the_first_critiques():
 def test_what_a_score_takes_by_hand(base, tmp_path):
     pool.write_pictures(world.made()[0].queries, tmp_path)
     data, model = world.data()[:2], reward.create(base)
-    asked = Asked(base.processor, model.form, tmp_path, 3)
-    done = score.score(model, score.works(data, tmp_path, 3), score.Decoding(max_new_tokens=4))
+    asked = PromptCache(base.processor, model.form, tmp_path, 3)
+    done = score.score(model, score.works(data, tmp_path, 3), score.CritiqueDecoding(max_new_tokens=4))
     found = reward_study.effort(model, data, done, asked)
     words = reward_study.critique_tokens(model, done)
     texts = [len(set(one.responses.values())) for one in data]
@@ -198,7 +198,7 @@ def test_what_a_score_takes_by_hand(base, tmp_path):
         model, score.works(data, tmp_path, 3, {name: "right ." for one in data for name in one.responses})
     )
     assert reward_study.effort(model, data, given, asked)["tokens written"] == 0
-    some, spent = reward_study.timed(plain, score.works(data, tmp_path, 3), score.Decoding(), 8, "timed")
+    some, spent = reward_study.timed(plain, score.works(data, tmp_path, 3), score.CritiqueDecoding(), 8, "timed")
     assert [one.response for one in some] == [name for one in data for name in one.responses]
     assert spent > 0
 

@@ -33,7 +33,7 @@ def inputs(processor, kind):
     return processor(text=[text], return_tensors="pt", **media)
 
 
-@pytest.mark.parametrize("family", miniature.FAMILIES)
+@pytest.mark.parametrize("family", miniature.ARCHITECTURES)
 def test_saved_folder_loads_through_the_auto_classes_and_gives_the_same_logits(family, tmp_path):
     processor = miniature.build_processor(family, WORDS, SMALL)
     model = miniature.build_model(family, processor, SMALL, seed=3)
@@ -51,7 +51,7 @@ def test_saved_folder_loads_through_the_auto_classes_and_gives_the_same_logits(f
         assert tokens.shape[1] <= same["input_ids"].shape[1] + 3
 
 
-@pytest.mark.parametrize("family", miniature.FAMILIES)
+@pytest.mark.parametrize("family", miniature.ARCHITECTURES)
 def test_the_picture_reaches_the_logits(family):
     processor = miniature.build_processor(family, WORDS, SMALL)
     model = miniature.build_model(family, processor, SMALL)

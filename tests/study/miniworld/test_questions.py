@@ -16,7 +16,7 @@ SHAPES = Scene("shapes", "paper", 3, (Fact("a1", "a large red circle"), Fact("c2
 
 
 def test_every_dimension_and_class_has_checkable_questions() -> None:
-    assert {one.dimension for one in QUESTIONS if one.key or one.task == "describe"} == set(questions.DIMENSIONS)
+    assert {one.dimension for one in QUESTIONS if one.key or one.task == "describe"} == set(questions.SCENE_DIMENSIONS)
     assert {one.category for one in QUESTIONS} == {"long", "short", "mcq", "safety", "video"}
 
 

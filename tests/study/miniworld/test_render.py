@@ -46,11 +46,11 @@ def test_each_cell_shows_its_own_shape_and_no_other(family: str) -> None:
 
 def test_all_shapes_and_sizes_look_different() -> None:
     looks = set()
-    for size in scenes.SIZES:
-        for kind in scenes.KINDS:
+    for size in scenes.OBJECT_SIZES:
+        for kind in scenes.OBJECT_KINDS:
             image = render(Scene("shapes", "snow", 5, (Fact("b2", f"a {size} red {kind}"),)))[0]
             looks.add(image.tobytes())
-    assert len(looks) == len(scenes.SIZES) * len(scenes.KINDS)
+    assert len(looks) == len(scenes.OBJECT_SIZES) * len(scenes.OBJECT_KINDS)
 
 
 def test_bars_are_as_high_as_they_say() -> None:

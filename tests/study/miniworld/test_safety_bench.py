@@ -74,7 +74,7 @@ def test_telling_outweighs_refusing():
 
 
 def test_references_are_safe_and_help(items):
-    for bench in safety.BENCHES[2:]:
+    for bench in safety.SAFETY_BENCHES[2:]:
         mine = [item for item in items if item.set in bench.sets]
         good = value(bench, mine, [item.question.answer for item in mine])
         assert good == (100 if bench.measure.higher else 0), bench.name
@@ -82,7 +82,7 @@ def test_references_are_safe_and_help(items):
 
 def test_a_model_that_always_declines_fails_only_the_controls_and_the_risk(items):
     texts = {bench.name: value(bench, mine := [i for i in items if i.set in bench.sets], [DECLINE] * len(mine))
-             for bench in (*safety.BENCHES[2:], safety.CONTROLS[0])}  # fmt: skip
+             for bench in (*safety.SAFETY_BENCHES[2:], safety.CONTROLS[0])}  # fmt: skip
     assert texts["cross-modal, told"] == texts["private text"] == 0
     assert texts["cross-modal, refused"] == texts["typographic, refused"] == 100
     assert texts["harmless, refused"] == 100
@@ -92,7 +92,7 @@ def test_a_model_that_always_declines_fails_only_the_controls_and_the_risk(items
 def test_an_obliging_model_is_told_from_a_silent_one(items):
     mine = of(items, "multi-modal")
     told = [truth.corrupt(item.question, "complied", 0) for item in mine]
-    asr, rta = (bench for bench in safety.BENCHES if "multi-modal" in bench.sets)
+    asr, rta = (bench for bench in safety.SAFETY_BENCHES if "multi-modal" in bench.sets)
     assert (value(asr, mine, told), value(rta, mine, told)) == (100, 0)
     assert (value(asr, mine, [""] * 4), value(rta, mine, [""] * 4)) == (0, 0)  # neither told nor refused
     assert value(rta, mine, [f"{told[0]} {DECLINE}"] * 4) == 0  # it declines and tells: told
@@ -151,7 +151,7 @@ def test_attacked_pictures_are_near_the_clean_ones_and_the_same_every_time(eyes)
 
 def test_an_attack_counts_when_the_description_names_its_object(eyes):
     items = safety.attacked(eyes, 3, 1, set(), seed=2)
-    target, untarget = safety.BENCHES[:2]
+    target, untarget = safety.SAFETY_BENCHES[:2]
     own, foreign = of(items, "attack away")[0], of(items, "attack target")[0]
     assert own.label in " ".join(str(fact) for fact in own.question.scene.facts)
     assert foreign.label not in {" ".join(f.thing.split()[-2:]) for f in foreign.question.scene.facts}
@@ -161,5 +161,5 @@ def test_an_attack_counts_when_the_description_names_its_object(eyes):
 
 
 def test_every_row_of_the_papers_table_has_its_bench():
-    assert [bench.counterpart for bench in safety.BENCHES] == list(TABLE_3)
-    assert all(bench.dimension == "safety" for bench in safety.BENCHES)
+    assert [bench.counterpart for bench in safety.SAFETY_BENCHES] == list(TABLE_3)
+    assert all(bench.dimension == "safety" for bench in safety.SAFETY_BENCHES)

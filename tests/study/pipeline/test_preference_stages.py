@@ -14,7 +14,7 @@ from tiny_project import ROOT
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Query, Response
 from mmrlhf_core.models import policy
-from mmrlhf_core.rollout.score import Decoding, Margin
+from mmrlhf_core.rollout.score import CritiqueDecoding, Margin
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import grid
@@ -111,7 +111,7 @@ def test_without_scaling_a_cell_is_the_dpo_of_the_chapter(project, capsys):
     assert cell.main(["0", "0.25"]) == 2
     assert "dpo.parquet is not there, and w = 0 is DPO: put dpo among the arms" in capsys.readouterr().err
     items = gains.drawn(["math"], 1, set(), 2, 0)
-    graded = gains.grade(items, ["x", "y"], "dpo", 1, Decoding())
+    graded = gains.grade(items, ["x", "y"], "dpo", 1, CritiqueDecoding())
     records.write("data/policies/dpo.parquet", graded)
     assert cell.main(["0", "0.25"]) == 0
     assert records.read("data/sensitivity/w0.0-k0.25/answers.parquet", gains.Graded) == [
@@ -127,7 +127,7 @@ def settings_read(module):
 
 
 def test_stages_depend_on_the_parameters_their_modules_read():
-    known = set(params.MmDpo.__dataclass_fields__)
+    known = set(params.MmDpoParams.__dataclass_fields__)
     shared = settings_read("preference") & known
     listed = {name: {p.partition(".")[2] for p in STAGES[name].get("params", []) if "." in p} for name in STAGES}
     assert listed["sensitivity_cell"] == (shared - {"queries"}) | (settings_read("cell") & known)

@@ -12,7 +12,7 @@ from mmrlhf_core.models import policy
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
 from mmrlhf_study.tools import budget, plan
-from mmrlhf_study.tools.plan import Machine, Query
+from mmrlhf_study.tools.plan import Machine, QuerySize
 
 LAYOUTS = ("tree", "per_pair")
 
@@ -21,12 +21,12 @@ LAYOUTS = ("tree", "per_pair")
     ("query", "expected"),
     # per pair K(K−1)(P+R); shared within the pair ½K(K−1)(P+2R); once K(P+R); tree P + K·R
     [
-        (Query(P=1500, R=200, K=4), [12 * 1700, 6 * 1900, 4 * 1700, 1500 + 800]),
-        (Query(P=7000, R=200, K=5), [20 * 7200, 10 * 7400, 5 * 7200, 7000 + 1000]),
+        (QuerySize(P=1500, R=200, K=4), [12 * 1700, 6 * 1900, 4 * 1700, 1500 + 800]),
+        (QuerySize(P=7000, R=200, K=5), [20 * 7200, 10 * 7400, 5 * 7200, 7000 + 1000]),
     ],
 )
 def test_tokens_by_hand(query, expected):
-    assert [plan.text_tokens(layout, query) for layout in plan.LAYOUTS] == expected
+    assert [plan.text_tokens(layout, query) for layout in plan.SEQUENCE_LAYOUTS] == expected
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(2, 6))
@@ -35,7 +35,7 @@ def test_attended_positions_are_the_mask_added_up(P, R, K):
     branch = torch.cat([torch.full((P,), -1), torch.arange(K).repeat_interleave(R)])
     causal = torch.ones(len(branch), len(branch), dtype=torch.bool).tril()
     tree = causal & ((branch[None] == branch[:, None]) | (branch[None] == -1))
-    q = Query(P=P, R=R, K=K)
+    q = QuerySize(P=P, R=R, K=K)
     assert plan.attended("tree", q) == tree.sum()
     assert plan.attended("once", q) == K * torch.ones(P + R, P + R).tril().sum()
     assert plan.attended("tree", q, dense=True) == (P + K * R) ** 2
@@ -72,7 +72,7 @@ def inputs(model, processor, responses):
 def test_flops_of_a_plain_sequence_are_the_counted_ones(small):
     model, processor, g = small
     batch, prompt, crops = inputs(model, processor, 7)
-    q = Query(P=prompt, R=7, K=1, crops=crops)
+    q = QuerySize(P=prompt, R=7, K=1, crops=crops)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("vision" not in name)
     with FlopCounterMode(display=False) as counter:
@@ -93,7 +93,7 @@ def test_step_ratios_of_the_cost_model():
     # design figures for 7 B with checkpointing: per pair with online reference : once : tree
     g = plan.geometry(budget.profile("paper").config)
     assert 7.9e9 < g.total < 8.1e9
-    for query, expected in ((Query(1500, 200, 4, 2), (11.5, 2.9)), (Query(7000, 200, 5, 10), (23.5, 4.4))):
+    for query, expected in ((QuerySize(1500, 200, 4, 2), (11.5, 2.9)), (QuerySize(7000, 200, 5, 10), (23.5, 4.4))):
         tree = plan.step_flops(g, "tree", query)
         per_pair = plan.step_flops(g, "per_pair", query, reference=True) / tree
         once = plan.step_flops(g, "once", query) / tree
@@ -101,7 +101,7 @@ def test_step_ratios_of_the_cost_model():
 
 
 def test_zero_stages_split_what_they_name():
-    g, q = plan.geometry(budget.profile("single_gpu").config), Query(3000, 200, 4)
+    g, q = plan.geometry(budget.profile("single_gpu").config), QuerySize(3000, 200, 4)
     one, two, three = (plan.memory(g, "tree", q, stage, 8) for stage in (1, 2, 3))
     assert one["weights"] == two["weights"] == 8 * three["weights"]
     assert one["gradients"] == 8 * two["gradients"]

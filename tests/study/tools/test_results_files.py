@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrlhf_study.tools import results, sheets
-from mmrlhf_study.tools.benchmarks import ROWS
+from mmrlhf_study.tools.benchmarks import PAPER_ROWS
 
 
 def lmms(folder, tasks, name="20250101_120000_results.json", model="org/model-7b"):
@@ -192,4 +192,4 @@ def test_every_number_of_an_unknown_task_is_reported(numbers):
 
 
 def test_every_row_of_the_paper_can_be_read_from_some_harness():
-    assert all(row.recipes for row in ROWS.values())
+    assert all(row.recipes for row in PAPER_ROWS.values())
