@@ -21,7 +21,6 @@ import torch
 import transformers as hf
 import yaml
 from accelerate.commands import launch as cli
-from tiny_project import ROOT
 
 from mmrlhf_core.data import published, records, storage
 from mmrlhf_core.models import policy, prompts, reward
@@ -33,7 +32,6 @@ from mmrlhf_core.training.losses import Objective
 from mmrlhf_core.training.trainer import PreferenceTrainer, arguments
 from mmrlhf_study.chapters import ranked_rows
 from mmrlhf_study.miniworld import miniature
-from mmrlhf_study.tools import budget
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
@@ -294,14 +292,6 @@ def test_a_failed_run_says_so(project, monkeypatch):
     monkeypatch.setattr(launch, "command", lambda *_: [os.sys.executable, "-c", failing])
     with pytest.raises(RuntimeError, match=r"code 3(.|\n)*no such thing\n$"):  # not what the launcher says of itself
         launch.run("job.json", "ddp", 2)
-
-
-def test_the_plan_is_printed_for_a_machine(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    launch.main(["--plan", "--profile", "paper", "--machine", "8x80GB", "--gpus", "16"])
-    shown = capsys.readouterr().out
-    assert "machine: 16 × 80 GiB" in shown
-    assert shown == budget.report("paper", replace(budget.MACHINES["8x80GB"], gpus=16)) + "\n"
 
 
 def test_incomplete_checkpoints_do_not_count(tmp_path):

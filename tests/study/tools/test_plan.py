@@ -1,11 +1,14 @@
 """The planner's counts against the cost model's worked example and against counted FLOPs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers as hf
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_project import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmrlhf_core.models import policy
@@ -173,3 +176,11 @@ def test_bad_machines_are_refused():
         Machine(gpus=1, memory=80, bandwidth=1, peak=1, link=1, utilisation=40)
     with pytest.raises(ValueError, match="not 'qwen2'"):
         plan.geometry(hf.Qwen2Config())
+
+
+def test_the_plan_is_printed_for_a_machine(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    budget.main(["--profile", "paper", "--machine", "8x80GB", "--gpus", "16"])
+    shown = capsys.readouterr().out
+    assert "machine: 16 × 80 GiB" in shown
+    assert shown == budget.report("paper", replace(budget.MACHINES["8x80GB"], gpus=16)) + "\n"
