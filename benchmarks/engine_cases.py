@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import plain_layouts
 import torch
 import torch.nn.functional as F
 import transformers as hf
 from PIL import Image
 
 from mmrlhf_core.objectives.preference import dpo, log_ratio_margin
-from mmrlhf_core.ranked import plain
 from mmrlhf_core.ranked.attention import prepare
 from mmrlhf_core.ranked.batch import RankedQuery, Tree, build_tree
 from mmrlhf_core.ranked.logps import hidden_states, response_logps
@@ -209,12 +209,12 @@ def autocast_step(case: Case, ref: torch.Tensor) -> tuple[float, torch.Tensor]:
 def reference_once(case: Case) -> tuple[float, torch.Tensor]:
     """The same with each response in its own sequence."""
     with torch.no_grad():
-        return 0.0, plain.once_logps(case.reference, case.rows)
+        return 0.0, plain_layouts.once_logps(case.reference, case.rows)
 
 
 def once_step(case: Case, ref: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Each response once with its own prefix, one padded batch, reference from the cache."""
-    logps = plain.once_logps(case.model, case.rows)
+    logps = plain_layouts.once_logps(case.model, case.rows)
     loss = _loss(case, logps, ref)
     loss.backward()
     return loss.item(), logps.detach()
@@ -229,9 +229,9 @@ def pairs_step(case: Case) -> tuple[float, torch.Tensor]:
     number, total = _numbers(case), 0.0
     logps = torch.zeros(case.tree.n_responses, device=DEVICE, dtype=torch.float64)
     for pair in case.pair_rows:
-        policy = plain.full_logps(case.model, pair)
+        policy = plain_layouts.full_logps(case.model, pair)
         with torch.no_grad():
-            beside = plain.full_logps(case.reference, pair)
+            beside = plain_layouts.full_logps(case.reference, pair)
         loss = dpo(log_ratio_margin(*policy, *beside), BETA) / len(case.pair_rows)
         loss.backward()
         total += loss.item()
@@ -326,7 +326,7 @@ def reward_tree(case: Case, train: bool) -> tuple[float, torch.Tensor]:
 def reward_once(case: Case, train: bool) -> tuple[float, torch.Tensor]:
     """The same with each response in its own sequence, one padded batch."""
     with torch.set_grad_enabled(train):
-        rewards = case.head(plain.end_states(case.model, case.rows))[:, 0]
+        rewards = case.head(plain_layouts.end_states(case.model, case.rows))[:, 0]
     loss = _reward_loss(case, rewards)
     if train:
         loss.backward()

@@ -4,12 +4,15 @@ from functools import cache
 
 import numpy as np
 import torch
+from PIL import Image
 
+from mmrlhf_core.models import prompts
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.batch import RankedQuery, encode_prefix
+from mmrlhf_core.ranked.batch import RankedQuery, split_inputs
 from mmrlhf_core.ranked.vision import vision_tower
+from mmrlhf_core.training.base import arguments
 from mmrlhf_core.training.dataset import RankedExample
-from mmrlhf_core.training.trainer import RankedModel, arguments
+from mmrlhf_core.training.trainer import RankedModel
 from mmrlhf_study.miniworld import miniature
 
 SIZE = miniature.Size(
@@ -33,10 +36,9 @@ def model(score=None, dtype=torch.float32):
 def examples(count, seed=0, margins=True, reference=True):
     """`count` queries with a picture each, 2 to 4 responses, all their pairs."""
     rng, made, asked = np.random.default_rng(seed), [], processor()
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "is it red"}]}]
     for number in range(count):
-        picture = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        prefix, media = encode_prefix(asked, messages, images=[picture])
+        picture = Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+        prefix, media = split_inputs(prompts.encode(asked, [prompts.Prompt("is it red", (picture,))]))
         answers = [torch.tensor(rng.integers(5, 200, rng.integers(2, 9))) for _ in range(2 + number % 3)]
         pairs = [(a, b) for a in range(len(answers)) for b in range(a + 1, len(answers))]
         delta = torch.tensor(rng.normal(1, 1, len(pairs))) if margins else None

@@ -17,7 +17,8 @@ from mmrlhf_core.data import annotated, published, records
 from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import reward
 from mmrlhf_core.rollout import score
-from mmrlhf_core.training import reward_dataset, reward_run
+from mmrlhf_core.training import reward as reward_training
+from mmrlhf_core.training import reward_dataset
 from mmrlhf_study.annotation import campaign
 from mmrlhf_study.evaluation import reward_bench
 
@@ -77,7 +78,7 @@ def test_no_row_is_lost_from_file_to_scores(tmp_path, lines):
     asked = reward_dataset.PromptCache(base.processor, reward.form_of(base.processor), tmp_path / "media", 2)
     examples = reward_dataset.RewardExamples(data, "raw", asked)
     assert sum(len(examples[n].query.pairs) for n in range(len(data))) == len(lines)
-    made = reward_run.train(base, examples, reward_run.RewardSettings(2, 2, 1e-3), 1).model
+    made = reward_training.train(base, examples, reward_training.RewardSettings(2, 2, 1e-3), 1).model
     reward.save(tmp_path / "reward", made)
     model = reward.load(tmp_path / "reward")
 

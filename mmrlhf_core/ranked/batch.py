@@ -4,7 +4,7 @@ Shapes: `T` packed tokens, `P` tokens of one prefix, `R` tokens of one response,
 `M` responses of the batch, `E` preference pairs of the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -47,16 +47,10 @@ class RankedQuery:
         return len(self.prefix) + sum(len(response) for response in self.responses)
 
 
-def encode_prefix(
-    processor: ProcessorMixin, messages: list[dict], images: Sequence = (), videos: Sequence = ()
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Token ids [P] of the prompt with its media, and the media tensors, from the processor's own chat template."""
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    media = {"images": [list(images)]} if len(images) else {}
-    media |= {"videos": list(videos)} if len(videos) else {}
-    batch = processor(text=[text], return_tensors="pt", **media)
+def split_inputs(inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Token ids [P] and media tensors of processor inputs for one prompt (`prompts.encode`)."""
     skip = ("input_ids", "attention_mask", "mm_token_type_ids")
-    return batch["input_ids"][0], {key: torch.as_tensor(value) for key, value in batch.items() if key not in skip}
+    return inputs["input_ids"][0], {key: torch.as_tensor(value) for key, value in inputs.items() if key not in skip}
 
 
 def encode_response(processor: ProcessorMixin, text: str) -> Tensor:
@@ -64,21 +58,6 @@ def encode_response(processor: ProcessorMixin, text: str) -> Tensor:
     tokenizer = processor.tokenizer
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
     return torch.tensor([*ids, tokenizer.eos_token_id])
-
-
-def pack(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Group neighbours, in order, so that each group holds at most `budget` tokens; returns indices into `sizes`."""
-    groups: list[list[int]] = []
-    filled = budget
-    for index, size in enumerate(sizes):
-        if size > budget:
-            raise ValueError(f"Query {index} has {size} tokens, more than the budget of {budget}. Raise the budget.")
-        if filled + size > budget:
-            groups.append([])
-            filled = 0
-        groups[-1].append(index)
-        filled += size
-    return groups
 
 
 @dataclass(frozen=True)

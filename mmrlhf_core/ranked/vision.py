@@ -229,7 +229,7 @@ def embed(model: PreTrainedModel, tree: Tree, cache: TowerCache | None = None) -
             if int(place.sum()) != len(features) or bool((place & (tree.branch_of > 0)).any()):
                 raise ValueError(
                     f"{int(place.sum())} placeholders for {len(features)} {key} features. Placeholders must stand in "
-                    "the prefix only; encode prompts with encode_prefix and responses with encode_response."
+                    "the prefix only; encode prompts with prompts.encode and responses with encode_response."
                 )
             embeds = embeds.masked_scatter(place[None, :, None], features)
     return embeds

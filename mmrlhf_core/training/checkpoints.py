@@ -1,8 +1,8 @@
-"""Checkpoints that can be trusted and moved: which ones are whole, and Adam's moments free of the layout.
+"""Checkpoint folders: which ones are whole, which layout can resume them, and how their files are loaded.
 
 A checkpoint folder holds an ordinary model folder and the training state. DeepSpeed's own files fit only the same
-ZeRO stage and number of processes; beside them the moments are written once more by parameter name, so that a run
-under any layout goes on in plain processes.
+ZeRO stage and number of processes; so Adam's moments are also written by parameter name, and a run under any layout
+can be resumed in plain processes.
 """
 
 import shutil
@@ -21,22 +21,22 @@ ADAM = ("exp_avg", "exp_avg_sq")
 
 
 def last(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint in `folder`; one that was cut short while being written does not count."""
+    """The newest whole checkpoint in `folder`; a partly written one does not count."""
     whole = [file.parent for file in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
     return max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[-1]), default=None)
 
 
 def discard_partial(folder: str | Path) -> None:
-    """Remove checkpoints that were cut short."""
+    """Remove partly written checkpoints."""
     for partial in Path(folder).glob("checkpoint-*"):
         if not (partial / COMPLETE).is_file():
             shutil.rmtree(partial)
 
 
-def check_layout(saved: dict, layout: str, processes: int) -> None:
+def check_layout(saved: dict[str, Any], layout: str, processes: int) -> None:
     """Refuse to resume where the optimizer's state does not fit.
 
-    DeepSpeed resumes only its own stage and number of processes, FSDP only FSDP; plain layouts take all but FSDP.
+    DeepSpeed resumes only its own stage and number of processes, FSDP only FSDP; plain layouts resume all but FSDP.
     """
     written = f"The checkpoint was written by {saved['processes']} × {saved['layout']} and this run is {processes} × "
     otherwise = ", or start a new run with the checkpoint folder as its model."
@@ -47,6 +47,16 @@ def check_layout(saved: dict, layout: str, processes: int) -> None:
         )
     if (saved["layout"] == "FSDP") != (layout == "FSDP"):
         raise ValueError(f"{written}{layout}. FSDP resumes FSDP only: resume with {saved['layout']}{otherwise}")
+
+
+def load_weights(model: Any, folder: str | Path) -> None:
+    """Load a checkpoint's weights into a running model.
+
+    A checkpoint of an image-text model uses the names of the published checkpoints, not those of the running model:
+    transformers 5.23 silently resumes it without restoring any weight. `from_pretrained` knows both names.
+    """
+    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
 
 
 def save_moments(engine: Any, folder: str | Path, write: bool) -> None:
@@ -72,7 +82,7 @@ def save_moments(engine: Any, folder: str | Path, write: bool) -> None:
 def load_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, step: int, rates: Sequence[float]
 ) -> None:
-    """Put moments that were gathered into a plain Adam that has taken `step` steps and goes on at `rates`."""
+    """Load gathered moments into a plain Adam that has taken `step` steps and continues with learning `rates`."""
     with safe_open(Path(folder) / OPTIMIZER_FILE, "pt") as file:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

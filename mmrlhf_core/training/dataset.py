@@ -1,24 +1,27 @@
-"""What the ranked trainers read: rows on disk, examples in memory, batches as packed trees.
+"""What the ranked trainers read: pairs as rows on disk, rows as examples in memory, examples as packed batches.
 
+A pair's way through this module: `ranked_rows`, then `encode` (through `Encoded`), then `collate`.
 Shapes: `B` pairs of a batch, `M` responses, `N` response tokens.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 import transformers as hf
 from torch import Tensor
 
-from mmrlhf_core.data import records
-from mmrlhf_core.data.records import Record, column
+from mmrlhf_core.data import graph, records
+from mmrlhf_core.data.records import Pair, Query, Record, RecordError, Response, column
 from mmrlhf_core.models import prompts
 from mmrlhf_core.objectives import preference
 from mmrlhf_core.ranked import batch as ranked
+from mmrlhf_core.rollout.score import Margin
 from mmrlhf_core.training.reference import ReferenceCache
 
+DATA_PARTS = ("train", "dev", "test")
 PAIR_WEIGHTING = ("pair", "query")
 
 
@@ -48,6 +51,70 @@ class RankedRow(Record):
                     raise self._error("winners", f"of query {self.id!r} name response {number}; there are {known}")
 
 
+def _deltas(margins: Iterable[Margin]) -> dict[tuple[str, str, str], float]:
+    """δ of each (query, better, worse); all margins have to come from one reward model."""
+    margins = list(margins)
+    if len(models := {margin.model for margin in margins}) > 1:
+        names = ", ".join(sorted(model[:12] or "one never saved" for model in models))
+        raise ValueError(f"The margins come from {len(models)} reward models ({names}). Score all pairs with one.")
+    return {(margin.query, margin.chosen, margin.rejected): margin.reward_margin for margin in margins}
+
+
+def _check_pair(
+    pair: Pair, queries: Mapping[str, Query], responses: Mapping[str, Response], deltas: Mapping[Any, float]
+) -> None:
+    """Refuse a pair with an unknown query or response, without a margin, or outside the three parts of the data."""
+    if pair.query not in queries:
+        raise RecordError(f"A pair names query {pair.query!r}, which is not among the queries. Annotate again.")
+    for name in (pair.chosen, pair.rejected):
+        if name not in responses or responses[name].query != pair.query:
+            owner = f"a response to {responses[name].query!r}" if name in responses else "not among the responses"
+            raise RecordError(f"A pair of query {pair.query!r} names {name!r}, which is {owner}. Annotate again.")
+    if pair.split not in DATA_PARTS:
+        raise RecordError(f"A pair of query {pair.query!r} is in no part; give each one of {', '.join(DATA_PARTS)}.")
+    if (pair.query, pair.chosen, pair.rejected) not in deltas:
+        raise ValueError(
+            f"The pair of {pair.chosen!r} over {pair.rejected!r} of query {pair.query!r} has no margin. Score all "
+            "pairs with the reward model (`rollout.score.margins`)."
+        )
+
+
+def _row(
+    query: Query, pairs: Sequence[Pair], responses: Mapping[str, Response], deltas: Mapping[Any, float]
+) -> RankedRow:
+    """One query with its pairs; of its responses those that stand in some pair."""
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.chosen, pair.rejected)))
+    return RankedRow(
+        id=query.id,
+        prompt=query.prompt,
+        modality=query.modality,
+        media=query.media,
+        responses=tuple(responses[name].text for name in names),
+        winners=tuple(names.index(pair.chosen) for pair in pairs),
+        losers=tuple(names.index(pair.rejected) for pair in pairs),
+        margins=tuple(deltas[pair.query, pair.chosen, pair.rejected] for pair in pairs),
+    )
+
+
+def ranked_rows(
+    queries: Iterable[Query], responses: Iterable[Response], pairs: Sequence[Pair], margins: Iterable[Margin]
+) -> dict[str, list[RankedRow]]:
+    """The rows of train, dev and test: each query with all its pairs, in the order of the pairs.
+
+    An unknown query or response, a missing margin, and margins of several reward models are errors.
+    """
+    query_of, response_of = {query.id: query for query in queries}, {response.id: response for response in responses}
+    deltas = _deltas(margins)
+    for pair in pairs:
+        _check_pair(pair, query_of, response_of, deltas)
+    rows: dict[str, list[RankedRow]] = {part: [] for part in DATA_PARTS}
+    for name, group in graph.by_query(pairs).items():
+        if len(parts := {pair.split for pair in group}) > 1:
+            raise RecordError(f"The pairs of query {name!r} are in {', '.join(sorted(parts))}; put them in one part.")
+        rows[group[0].split].append(_row(query_of[name], group, response_of, deltas))
+    return rows
+
+
 @dataclass(frozen=True)
 class RankedExample:
     """One query ready for a batch. `margins` [pairs]; `reference` K tensors [R_k]; `ties` pairs of equal rank."""
@@ -70,16 +137,22 @@ class RankedExample:
 
 def encode(processor: hf.ProcessorMixin, row: RankedRow, folder: str | Path, frames: int = 8) -> ranked.RankedQuery:
     """The query of a row: one prompt, its media from `folder`, and each response with its end token."""
-    asked = records.Query(id=row.id, prompt=row.prompt, modality=row.modality, media=row.media)
-    batch = prompts.encode(processor, [prompts.of_query(asked, folder, frames)])
-    skip = ("input_ids", "attention_mask", "mm_token_type_ids")
-    media = {name: torch.as_tensor(value) for name, value in batch.items() if name not in skip}
+    query = Query(id=row.id, prompt=row.prompt, modality=row.modality, media=row.media)
+    prefix, media = ranked.split_inputs(prompts.encode(processor, [prompts.of_query(query, folder, frames)]))
     responses = [ranked.encode_response(processor, text) for text in row.responses]
-    return ranked.RankedQuery(batch["input_ids"][0], media, responses, list(zip(row.winners, row.losers, strict=True)))
+    return ranked.RankedQuery(prefix, media, responses, list(zip(row.winners, row.losers, strict=True)))
 
 
-class Encoded(torch.utils.data.Dataset):
-    """Rows as examples, encoded when asked for, with the reference's log-probabilities when a cache is given."""
+class Examples(Protocol):
+    """Ranked examples by number: a list, or a data set that encodes them on access."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> RankedExample: ...
+
+
+class Encoded:
+    """Rows as examples, encoded on access, with the reference's log-probabilities when a cache is given."""
 
     def __init__(
         self, rows: Sequence[RankedRow], processor: hf.ProcessorMixin, folder: str | Path, frames: int = 8,
@@ -97,13 +170,13 @@ class Encoded(torch.utils.data.Dataset):
         return RankedExample(row.id, query, torch.tensor(row.margins) if row.margins else None, reference)
 
 
-class Filled(torch.utils.data.Dataset):
+class Filled:
     """Examples, filled up to whole optimizer steps with copies that have no pairs and so no weight.
 
     Every step then holds the same number of queries, whatever the number of processes, and no query counts twice.
     """
 
-    def __init__(self, examples: Sequence[RankedExample] | torch.utils.data.Dataset, step: int) -> None:
+    def __init__(self, examples: Examples, step: int) -> None:
         self.examples, self.length = examples, -(-len(examples) // step) * step
 
     def __len__(self) -> int:
@@ -112,10 +185,10 @@ class Filled(torch.utils.data.Dataset):
     def __getitem__(self, number: int) -> RankedExample:
         if number < len(self.examples):
             return self.examples[number]
-        one = self.examples[number % len(self.examples)]
-        counted = [torch.zeros_like(response, dtype=torch.bool) for response in one.query.responses]
-        empty = None if one.margins is None else one.margins[:0]
-        return replace(one, query=replace(one.query, pairs=[], counted=counted), margins=empty, ties=())
+        example = self.examples[number % len(self.examples)]
+        counted = [torch.zeros_like(response, dtype=torch.bool) for response in example.query.responses]
+        empty = None if example.margins is None else example.margins[:0]
+        return replace(example, query=replace(example.query, pairs=[], counted=counted), margins=empty, ties=())
 
 
 def _pair_weights(query_of_pair: Tensor, counts: Tensor, weighting: str) -> Tensor:
@@ -140,11 +213,13 @@ def collate(
     ties = [torch.tensor(e.ties, dtype=torch.long).reshape(-1, 2) + at for e, at in zip(examples, first, strict=False)]
     batch: dict[str, Any] = {"tree": tree, "ids": [example.id for example in examples], "ties": torch.cat(ties)}
     counts = torch.ones(len(tree.pairs), dtype=torch.bool)
-    if all(example.margins is not None for example in examples):
-        batch["margins"] = torch.cat([example.margins for example in examples]).float()
+    margins = [example.margins for example in examples if example.margins is not None]
+    if len(margins) == len(examples):
+        batch["margins"] = torch.cat(margins).float()
         counts = preference.kept(batch["margins"], negative_margin)
-    if all(example.reference is not None for example in examples):
-        batch["reference"] = torch.cat([tokens for example in examples for tokens in example.reference])
+    references = [example.reference for example in examples if example.reference is not None]
+    if len(references) == len(examples):
+        batch["reference"] = torch.cat([tokens for reference in references for tokens in reference])
     lengths = torch.zeros(tree.n_responses, dtype=torch.long).index_add(0, tree.response_of, tree.counted.long())
     batch["lengths"] = lengths
     batch["weights"] = {

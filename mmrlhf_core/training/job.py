@@ -1,7 +1,7 @@
 """One preference run described by a JSON file: the same on one CPU, under `accelerate launch`, and on many nodes.
 
-`python -m mmrlhf_core.training.job job.json` trains in one process; `launch.py` starts it in many. A run that was
-interrupted goes on from its last whole checkpoint. The result is an ordinary model folder, `<output>/final`.
+`python -m mmrlhf_core.training.job job.json` trains in one process; `launch.py` starts it in many. An interrupted run
+resumes from its last whole checkpoint. The result is an ordinary model folder, `<output>/final`.
 """
 
 import os
@@ -20,15 +20,15 @@ from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.names import check_names
 from mmrlhf_core.models import policy
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.training import dataset, environment, reference
-from mmrlhf_core.training.dataset import Encoded, RankedExample, RankedRow
+from mmrlhf_core.training.base import DTYPES, arguments, check_choice
+from mmrlhf_core.training.dataset import Encoded, Examples, RankedRow
 from mmrlhf_core.training.losses import Objective
+from mmrlhf_core.training.preference import PreferenceTrainer
 from mmrlhf_core.training.reference import ReferenceCache
-from mmrlhf_core.training.trainer import PreferenceTrainer, RankedModel, arguments
+from mmrlhf_core.training.trainer import RankedModel, prepared
 
 HISTORY = "history.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,12 @@ def read(file: str | Path) -> Job:
     check_names(str(file), given, names)
     objective = [item.name for item in fields(Objective)]
     check_names(f"{file}, objective", {**dict.fromkeys(objective), **content.get("objective", {})}, objective)
-    if content.get("dtype", "float32") not in DTYPES:
-        raise ValueError(f"dtype is {content['dtype']!r}; it has to be one of {', '.join(DTYPES)}.")
+    check_choice("dtype", content.get("dtype", "float32"), DTYPES)
     return Job(**content)
 
 
 def _where() -> dict[str, Any]:
-    """What accelerate has to be told on a machine without accelerator; `use_cpu` would turn DeepSpeed off."""
+    """What accelerate needs on a machine without accelerator; `use_cpu` would turn DeepSpeed off."""
     if torch.cuda.is_available():
         return {}
     with_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
@@ -75,10 +74,10 @@ def _where() -> dict[str, Any]:
 
 
 def _without_compiler() -> None:
-    """Have DeepSpeed use gloo as it is.
+    """Use the plain gloo backend.
 
-    Otherwise its start compiles an all-reduce in C++, which takes a compiler and most of a minute, and which only its
-    inference calls. The list of operators it may build is kept by DeepSpeed for editing.
+    Otherwise DeepSpeed starts by compiling an all-reduce in C++, which needs a compiler and most of a minute, and
+    which only its inference uses. DeepSpeed keeps the list of operators it may build open for editing.
     """
     import deepspeed.ops  # only where DeepSpeed runs: its import takes seconds
 
@@ -95,10 +94,10 @@ def reference_cache(job: Job, rows: Sequence[RankedRow], processor: hf.Processor
     where = _where()
     state = accelerate.PartialState(cpu=where.get("use_cpu", False), backend=where.get("ddp_backend"))
     cache = ReferenceCache(job.reference, reference.identity(policy.locate(job.model), DTYPES[job.dtype]))
-    mine = rows[state.process_index :: state.num_processes]
+    own = rows[state.process_index :: state.num_processes]
     reference.fill(
         cache,
-        (dataset.encode(processor, row, job.media, job.frames) for row in mine),
+        (dataset.encode(processor, row, job.media, job.frames) for row in own),
         lambda: _model(job).to(state.device),
     )
     state.wait_for_everyone()
@@ -107,31 +106,31 @@ def reference_cache(job: Job, rows: Sequence[RankedRow], processor: hf.Processor
 
 
 def trainable(job: Job) -> RankedModel:
-    """The model that trains: the tower frozen unless asked for, LoRA where asked for."""
-    model = _model(job)
-    if not job.train_tower:
-        vision_tower(model).requires_grad_(False)
-    if job.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+    """The model that trains: the vision tower frozen unless asked for, LoRA where asked for."""
+    model = prepared(policy.load(job.model, DTYPES[job.dtype]).model, job.train_tower, job.checkpointing)
     return RankedModel(peft.get_peft_model(model, peft.LoraConfig(**job.lora)) if job.lora else model)
 
 
 def train(
-    job: Job, data: Sequence[RankedExample], processor: hf.ProcessorMixin,
-    watching: Sequence[hf.TrainerCallback] | None = None,
+    job: Job, data: Examples, processor: hf.ProcessorMixin,
+    callbacks: Sequence[hf.TrainerCallback] | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train on examples that carry their reference, write `<output>/final`, and return the logged history.
 
-    Without callbacks that watch the run, its numbers are printed. The history is written last: where it is, the run is
-    whole.
+    Without `callbacks`, the logged numbers are printed. The history is written last, so where it exists the run is
+    complete.
     """
     folder = storage.path(job.output)
     args = arguments(folder, **{"seed": job.seed, "disable_tqdm": True, **_where(), **job.training})
     trainer = PreferenceTrainer(
-        trainable(job), args, data, Objective(**job.objective), processing_class=processor, callbacks=watching
+        trainable(job),
+        args,
+        data,
+        Objective(**job.objective),
+        processing_class=processor,
+        callbacks=list(callbacks or ()),
     )
-    if watching is not None:
+    if callbacks is not None:
         trainer.remove_callback(hf.PrinterCallback)
     if args.should_save:
         storage.write_json(folder / "job.json", asdict(job))
@@ -143,7 +142,7 @@ def train(
 
 
 def run(job: Job) -> None:
-    """Everything a job says, in this process or in each of many."""
+    """Run a job in this process, or in each of many."""
     environment.begin(job.seed, job.threads)
     rows = records.read(job.rows, RankedRow)
     processor = hf.AutoProcessor.from_pretrained(policy.locate(job.model), local_files_only=True)
@@ -157,6 +156,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Give one job file: python -m mmrlhf_core.training.job job.json")
     run(read(sys.argv[1]))
-    together = accelerate.PartialState()
-    together.wait_for_everyone()
-    together.destroy_process_group()  # cut off at the end of the program, its threads sometimes abort a finished run
+    state = accelerate.PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()  # left to the end of the program, its threads sometimes abort a finished run

@@ -1,4 +1,4 @@
-"""The arms of the preference experiments: one place that turns an objective's settings into per-pair losses.
+"""Every preference loss by name: the one place that turns the settings of an objective into per-pair losses.
 
 Shapes: `B` pairs of the micro-batch on this process; `A` pairs of the micro-batch on all processes together.
 """
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mmrlhf_core.objectives import preference
+from mmrlhf_core.training.base import check_choice
 from mmrlhf_core.training.dataset import PAIR_WEIGHTING
 
-OBJECTIVES = ("mm_dpo", "dpo", "odpo", "conservative_dpo", "robust_dpo", "ipo", "simpo", "beta_dpo", "released", "sft")
+LOSSES = ("mm_dpo", "dpo", "odpo", "conservative_dpo", "robust_dpo", "ipo", "simpo", "beta_dpo", "released", "sft")
 NEED_MARGIN = ("mm_dpo", "odpo")
 NO_REFERENCE = ("simpo", "sft")
 
@@ -21,7 +22,7 @@ NO_REFERENCE = ("simpo", "sft")
 class Objective:
     """Settings of a preference run; symbols as in `objectives.symbols`, the paper's values as defaults."""
 
-    arm: str = "mm_dpo"
+    loss: str = "mm_dpo"
     beta_ori: float = 0.1
     w: float = 0.5
     k: float = 0.5
@@ -36,12 +37,11 @@ class Objective:
     momentum: float = 0.9  # beta_dpo
 
     def __post_init__(self) -> None:
-        allowed = {"arm": OBJECTIVES, "negative_margin": preference.NEGATIVE_MARGIN, "pair_weighting": PAIR_WEIGHTING}
-        for name, choices in allowed.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it has to be one of {', '.join(choices)}.")
-        if self.arm == "sft" and self.sft_weight:
-            raise ValueError(f"sft_weight is {self.sft_weight}, but arm sft is the SFT term alone; leave it at 0.")
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("negative_margin", self.negative_margin, preference.NEGATIVE_MARGIN)
+        check_choice("pair_weighting", self.pair_weighting, PAIR_WEIGHTING)
+        if self.loss == "sft" and self.sft_weight:
+            raise ValueError(f"sft_weight is {self.sft_weight}, but the loss sft is the SFT term alone; leave it at 0.")
         rules = {
             "beta_ori": self.beta_ori > 0, "w": self.w >= 0, "k": self.k >= 0, "sft_weight": self.sft_weight >= 0,
             "alpha": self.alpha >= 0, "epsilon": 0 <= self.epsilon < 0.5, "tau": self.tau > 0,
@@ -54,7 +54,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Numbers of the B pairs of a micro-batch, each [B]; the reference is 0 where an arm has none."""
+    """Numbers of the B pairs of a micro-batch, each [B]; the reference is 0 for a loss without one."""
 
     logp_w: Tensor
     logp_l: Tensor
@@ -72,18 +72,18 @@ class Pairs:
 def _whole_batch(
     o: Objective, p: Pairs, statistics: list[float], gather: Callable[[Tensor], tuple[Tensor, slice]], seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arms whose one β comes from all pairs of the micro-batch, on all processes: losses, β, factor on the weight."""
-    h_all, mine = gather(p.h.detach())
+    """Losses whose one β comes from all pairs of the micro-batch, on all processes: losses, β, factor on the weight."""
+    h_all, own = gather(p.h.detach())
     if not len(h_all):
         return p.h, p.h, p.h
     generator = torch.Generator().manual_seed(seed)
-    if o.arm == "released":
+    if o.loss == "released":
         beta = preference.released_beta(h_all, o.beta_ori, o.w, generator)
         return preference.dpo(p.h, beta), beta.expand_as(p.h), torch.ones_like(p.h)
     m_0, sigma = statistics
     beta, mask = preference.beta_dpo(h_all, o.beta_ori, o.alpha, m_0, sigma, o.rho, generator)
     statistics[:] = preference.beta_dpo_statistics(h_all, o.beta_ori, m_0, sigma, o.momentum)
-    return preference.dpo(p.h, beta), beta.expand_as(p.h), mask[mine] * (len(h_all) / mask.sum())
+    return preference.dpo(p.h, beta), beta.expand_as(p.h), mask[own] * (len(h_all) / mask.sum())
 
 
 def pair_losses(
@@ -91,12 +91,12 @@ def pair_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Per-pair losses [B], the β each pair was trained with [B], and a factor on its weight [B].
 
-    `statistics` holds M_0 and σ of β-DPO and is moved by it; `gather` gives a [B] tensor of all processes [A] and
-    this process' part of it; `seed` fixes the draws of the two arms that sample.
+    `statistics` holds M_0 and σ of β-DPO and is updated by it; `gather` gives a [B] tensor of all processes [A] and
+    this process' part of it; `seed` fixes the draws of the two losses that sample.
     """
     ones = torch.ones_like(p.logp_w)
     beta = o.beta_ori * ones
-    match o.arm:
+    match o.loss:
         case "mm_dpo":
             beta = preference.dynamic_beta(p.delta, o.beta_ori, o.w, o.k, o.negative_margin)
             return preference.dpo(p.h, beta), beta, ones

@@ -1,10 +1,10 @@
-"""Reference log-probabilities, once for each response, kept on disk by content.
+"""The reference's log-probabilities, computed once for each response and cached on disk by content.
 
-An entry is found by everything its value depends on: the reference checkpoint's files (weights, configuration,
-tokenizer and processor settings) and precision, the picture's pixels as the model sees them, the prompt's tokens and
-the response's tokens. Whatever changes is a miss, never a stale hit. Entries lie in safetensors files that carry
-their own SHA-256 as name, so a damaged file is recognised, removed and computed again. A second β, a second epoch or
-a second run finds every entry and needs neither a forward nor the reference model in memory.
+The key of an entry covers everything its value depends on: the reference checkpoint's files (weights, configuration,
+tokenizer and processor settings) and precision, the pixels as the model sees them, the prompt's tokens and the
+response's tokens. A change of any of them is a miss. Entries are in safetensors files named by their SHA-256, so a
+damaged file is recognised, removed and computed again. Another β, epoch or run needs no forward pass and no
+reference model in memory.
 """
 
 import hashlib
@@ -50,12 +50,12 @@ def keys(query: RankedQuery) -> list[str]:
     for name in sorted(query.media):
         prompt.update(name.encode() + b" " + _bytes(query.media[name]))
     prompt.update(b"prefix " + _bytes(query.prefix))
-    found = []
+    hashes = []
     for response in query.responses:
-        one = prompt.copy()
-        one.update(b"response " + _bytes(response))
-        found.append(one.hexdigest())
-    return found
+        sha = prompt.copy()
+        sha.update(b"response " + _bytes(response))
+        hashes.append(sha.hexdigest())
+    return hashes
 
 
 class ReferenceCache:
@@ -73,16 +73,16 @@ class ReferenceCache:
         for file in sorted(self.folder.glob("*.safetensors")):
             content = file.read_bytes()
             try:
-                found = load(content) if storage.sha256_bytes(content) == file.stem else None
+                entries = load(content) if storage.sha256_bytes(content) == file.stem else None
             except SafetensorError:
-                found = None
-            if found is None:
+                entries = None
+            if entries is None:
                 warnings.warn(
                     f"Reference cache file {file.name} is damaged; its entries are computed again.", stacklevel=2
                 )
                 file.unlink(missing_ok=True)
             else:
-                self.entries |= found
+                self.entries |= entries
 
     def missing(self, query: RankedQuery) -> list[int]:
         """Numbers of the responses that have no entry."""
@@ -104,14 +104,13 @@ class ReferenceCache:
 
     def tokens(self, query: RankedQuery, name: str) -> list[Tensor]:
         """log π_ref of every response token, K tensors [R_k]. A missing entry is an error that names the query."""
-        found = [self.entries.get(key) for key in keys(query)]
-        if gaps := [number for number, tokens in enumerate(found) if tokens is None]:
+        if gaps := self.missing(query):
             raise ValueError(
                 f"Query {name!r}: no reference log-probabilities for responses {gaps} under reference "
                 f"{self.identity[:16]}. The cache holds another model's, or the prompt, picture or responses have "
                 "changed. Run reference.fill with this reference first."
             )
-        return found
+        return [self.entries[key] for key in keys(query)]
 
 
 def _compute(model: PreTrainedModel, group: Sequence[RankedQuery], cache: ReferenceCache) -> None:
@@ -124,6 +123,11 @@ def _compute(model: PreTrainedModel, group: Sequence[RankedQuery], cache: Refere
         cache.add(query, [next(parts) for _ in query.responses])
 
 
+def _part(query: RankedQuery, numbers: Sequence[int]) -> RankedQuery:
+    """The query with these of its responses."""
+    return replace(query, responses=[query.responses[number] for number in numbers], pairs=[], counted=None)
+
+
 def fill(
     cache: ReferenceCache, queries: Iterable[RankedQuery], load_model: Callable[[], PreTrainedModel], budget: int = 8192
 ) -> int:
@@ -132,11 +136,13 @@ def fill(
     `load_model` gives the prepared reference and is called only when something is missing. `queries` is read as a
     stream; neighbours share a forward of up to `budget` tokens, and a larger query has one of its own.
     """
-    model, group, forwards = None, [], 0
+    model: PreTrainedModel | None = None
+    group: list[RankedQuery] = []
+    forwards = 0
     for query in chain(queries, [None]):
         gaps = cache.missing(query) if query else []
-        part = replace(query, responses=[query.responses[n] for n in gaps], pairs=[], counted=None) if gaps else None
-        full = part and sum(one.size for one in group) + part.size > budget
+        part = _part(query, gaps) if query and gaps else None
+        full = part and sum(waiting.size for waiting in group) + part.size > budget
         if group and (full or query is None):
             model = model or load_model().eval()
             _compute(model, group, cache)

@@ -2,35 +2,35 @@
 
     L_SFT = -(1/N) sum over the N answer tokens of log pi_theta(y_t | y_<t, x)
 
-Questions about one picture share its tokens: the picture stands once in a row, the questions with their answers
-behind it, and each sees the picture and itself. That is exactly the loss of separate rows, at half the tokens.
-A run that was killed goes on from its last whole checkpoint with the same batches, and ends with the same weights
-to the bit as one that was never interrupted (one process, fixed threads).
-Shapes: B pictures of a batch, T tokens of the longest row.
+An example is a sequence of exchanges about the same pictures. They share the pictures' tokens: a row holds the
+pictures once, then every question with its answer, and each question attends to the pictures and to itself. The loss
+is exactly that of separate rows, at half the tokens.
+An interrupted run resumes from its last whole checkpoint with the same batches, and ends with bitwise the same
+weights as a run that was never interrupted (one process, fixed threads).
+Shapes: `B` examples of a batch, `T` tokens of the longest row.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
-from itertools import groupby
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers as hf
 from safetensors.torch import save as to_bytes
-from tqdm import tqdm
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy, rotary_axes
 from mmrlhf_core.models.prompts import Prompt
+from mmrlhf_core.training import checkpoints
+from mmrlhf_core.training.base import DTYPES, ProgressBar, ResumingTrainer, arguments, check_choice
 from mmrlhf_core.training.optimizer import Mixed
 
 IGNORED = -100  # label of a token without loss
 WINDOW = 16  # batches that are sorted by length together
-PRECISIONS = ("float32", "bfloat16")
-STATE = "trainer_state.json"  # the last file a checkpoint gets
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,13 @@ class Exchange:
     answer: str
 
 
-Lesson = Sequence[Exchange]  # one example, or several about the same pictures
-
-
 @dataclass(frozen=True)
 class SftSettings:
-    """One training run; `batch` counts pictures.
+    """One training run; `batch` counts examples.
 
     `warmup` is the share of `steps` in which the learning rate rises; after it the rate falls to 0 (`linear`) or
-    stays (`constant_with_warmup`), which leaves a model that others can go on from. With `precision` bfloat16 products
-    are made in it and weights stay as they are: faster where the processor has units for it.
+    stays constant (`constant_with_warmup`), so that other runs can continue from the result. With `precision`
+    bfloat16, matrix products are computed in bfloat16 and weights keep their precision.
     """
 
     steps: int
@@ -65,13 +62,12 @@ class SftSettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; it has to be one of {', '.join(PRECISIONS)}.")
+        check_choice("precision", self.precision, DTYPES)
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One row of a batch before padding; `segment` is 0 for the picture, 1, 2, … for the questions behind it."""
+    """One row of a batch before padding; `segment` is 0 for the pictures and 1, 2, … for the exchanges."""
 
     ids: list[int]
     labels: list[int]
@@ -79,30 +75,30 @@ class PackedRow:
     position: list[int]
 
 
-def row(processor: hf.ProcessorMixin, encoded: list[int], lesson: Lesson) -> PackedRow:
-    """The picture's tokens from `encoded` (the first prompt as `prompts.encode` gives it), then every example."""
-    shared = len(encoded) - len(prompts.after_media(processor, lesson[0].prompt))
+def row(processor: hf.ProcessorMixin, encoded: list[int], example: Sequence[Exchange]) -> PackedRow:
+    """The pictures' tokens from `encoded` (the first prompt from `prompts.encode`), then every exchange."""
+    shared = len(encoded) - len(prompts.after_media(processor, example[0].prompt))
     built = PackedRow(encoded[:shared], [IGNORED] * shared, [0] * shared, list(range(shared)))
-    for number, example in enumerate(lesson, 1):
-        asked = prompts.after_media(processor, example.prompt)
-        answer = prompts.answer_ids(processor, example.answer)
-        built.ids.extend(asked + answer)
-        built.labels.extend([IGNORED] * len(asked) + answer)
-        built.segment.extend([number] * len(asked + answer))
-        built.position.extend(range(shared, shared + len(asked + answer)))
+    for number, exchange in enumerate(example, 1):
+        question = prompts.after_media(processor, exchange.prompt)
+        answer = prompts.answer_ids(processor, exchange.answer)
+        built.ids.extend(question + answer)
+        built.labels.extend([IGNORED] * len(question) + answer)
+        built.segment.extend([number] * len(question + answer))
+        built.position.extend(range(shared, shared + len(question + answer)))
     return built
 
 
-def collate(processor: hf.ProcessorMixin, lessons: Sequence[Lesson]) -> dict[str, torch.Tensor]:
+def collate(processor: hf.ProcessorMixin, examples: Sequence[Sequence[Exchange]]) -> dict[str, torch.Tensor]:
     """One training batch: `input_ids`, `labels`, `position_ids` [B, T], `attention_mask` [B, 1, T, T], the media.
 
-    A token sees itself and what is before it in its own question or in the picture (mask True).
+    A token attends to itself and to the tokens before it in its own exchange or in the pictures (mask True).
     """
-    batch = prompts.encode(processor, [lesson[0].prompt for lesson in lessons])
+    batch = prompts.encode(processor, [example[0].prompt for example in examples])
     asked = batch.pop("attention_mask").bool()
     rows = [
-        row(processor, ids[real].tolist(), lesson)
-        for ids, real, lesson in zip(batch.pop("input_ids"), asked, lessons, strict=True)
+        row(processor, ids[real].tolist(), example)
+        for ids, real, example in zip(batch.pop("input_ids"), asked, examples, strict=True)
     ]
     ids = _padded([r.ids for r in rows], processor.tokenizer.pad_token_id)
     segment = _padded([r.segment for r in rows], -1)
@@ -122,13 +118,13 @@ def _padded(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=fill)
 
 
-def size(lesson: Lesson) -> int:
-    """A rough length that puts like with like: letters of text, and 200 for a picture or a frame."""
-    letters = sum(len(example.prompt.text) + len(example.answer) for example in lesson)
-    return letters + 200 * (len(lesson[0].prompt.images) + len(lesson[0].prompt.clip))
+def size(example: Sequence[Exchange]) -> int:
+    """A rough length to sort examples by: letters of text, and 200 for a picture or a frame."""
+    letters = sum(len(exchange.prompt.text) + len(exchange.answer) for exchange in example)
+    return letters + 200 * (len(example[0].prompt.images) + len(example[0].prompt.clip))
 
 
-class Batches(torch.utils.data.Sampler):
+class Batches(torch.utils.data.Sampler[int]):
     """Example numbers in training order: every epoch shuffled, neighbours within a window sorted by length."""
 
     def __init__(self, sizes: Sequence[int], batch: int, steps: int, seed: int) -> None:
@@ -148,106 +144,57 @@ class Batches(torch.utils.data.Sampler):
                 yield from window[group * self.batch : (group + 1) * self.batch].tolist()
 
 
-class Trainer(hf.Trainer):
-    """`transformers.Trainer` with the order of `Batches`, Muon, and checkpoints that are really loaded.
+class SftTrainer(ResumingTrainer):
+    """`transformers.Trainer` that takes its examples in the order of `Batches`."""
 
-    A checkpoint of an image-text model is written with the names of the published ones, not those of the running
-    model; transformers 5.23 resumes it without a word and without one weight. `from_pretrained` knows both names.
-    """
-
-    def __init__(self, batches: Batches, **arguments) -> None:
+    def __init__(self, batches: Batches, **given: Any) -> None:
         self.batches = batches
-        super().__init__(**arguments)
+        super().__init__(**given)
 
     def _get_train_sampler(self, train_dataset: object = None) -> Batches:
         return self.batches
 
-    def create_optimizer(self, model: object = None) -> Mixed:
-        precision = torch.bfloat16 if self.args.bf16 else torch.float32
-        self.optimizer = Mixed(
-            self.model.named_parameters(), self.args.learning_rate, self.args.weight_decay, precision
-        )
-        return self.optimizer
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
+        checkpoints.load_weights(self.model, resume_from_checkpoint)
 
 
-class Bar(hf.TrainerCallback):
-    """One progress bar with the remaining time and the loss."""
-
-    def __init__(self, desc: str) -> None:
-        self.desc = desc
-
-    def on_train_begin(self, args, state, control, **rest) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.desc, unit="step")
-
-    def on_step_end(self, args, state, control, **rest) -> None:
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_log(self, args, state, control, logs, **rest) -> None:
-        if "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_train_end(self, args, state, control, **rest) -> None:
-        self.bar.close()
-
-
-def fingerprint(policy: Policy, lessons: Sequence[Lesson], settings: SftSettings) -> str:
-    """Hash of all that decides the outcome: weights, examples (text and pixels), settings."""
+def fingerprint(policy: Policy, examples: Sequence[Sequence[Exchange]], settings: SftSettings) -> str:
+    """Hash of everything that decides the outcome: weights, examples (text and pixels), settings."""
     weights = {name: tensor.contiguous() for name, tensor in policy.model.state_dict().items()}
     parts = [storage.sha256_bytes(to_bytes({n: t.cpu().clone() for n, t in weights.items()})), repr(asdict(settings))]
-    seen: dict[int, str] = {}
-    for example in (example for lesson in lessons for example in lesson):
-        for image in (*example.prompt.images, *example.prompt.clip):
-            if id(image) not in seen:
-                seen[id(image)] = storage.sha256_bytes(image.tobytes())
-            parts.append(seen[id(image)])
-        parts += [example.prompt.text, example.answer]
+    hashes: dict[int, str] = {}  # by identity, because exchanges share their pictures
+    for exchange in chain.from_iterable(examples):
+        for image in (*exchange.prompt.images, *exchange.prompt.clip):
+            if id(image) not in hashes:
+                hashes[id(image)] = storage.sha256_bytes(image.tobytes())
+            parts.append(hashes[id(image)])
+        parts += [exchange.prompt.text, exchange.answer]
     return storage.sha256_bytes("\0".join(parts).encode())
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; one that was being written when the run was killed is removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in reversed(found):
-        if (path / STATE).is_file() and (path / STATE).read_text().rstrip().endswith("}"):
-            return path
-        storage.remove(path)
-    return None
-
-
 def train(
-    policy: Policy,
-    lessons: Sequence[Lesson],
-    settings: SftSettings,
-    folder: str | Path,
-    callbacks: Sequence[hf.TrainerCallback] = (),
-    desc: str = "steps",
-) -> list[dict[str, float]]:
+    policy: Policy, examples: Sequence[Sequence[Exchange]], settings: SftSettings, folder: str | Path,
+    callbacks: Sequence[hf.TrainerCallback] = (), desc: str = "steps",
+) -> list[dict[str, float]]:  # fmt: skip
     """Train `policy` in place; returns its loss curve as rows of step, loss and learning rate.
 
-    Checkpoints lie below `folder`, named after all that decides the outcome, so that a changed run never goes on
-    from another one's; they are removed at the end.
+    Checkpoints are written below `folder`, in a folder named after everything that decides the outcome, so a changed
+    run never resumes another run's checkpoint. They are removed at the end.
     """
     if rotary_axes(policy.model) > 1:
         raise ValueError(
-            f"{type(policy.model).__name__} has multimodal rotary positions, for which lessons cannot share a picture "
-            "yet. Train a LLaVA-OneVision or InternVL model."
+            f"{type(policy.model).__name__} has multimodal rotary positions, for which several examples cannot share "
+            "a picture yet. Train a LLaVA-OneVision or InternVL model."
         )
-    home = storage.path(folder) / fingerprint(policy, lessons, settings)[:16]
-    batches = Batches([size(lesson) for lesson in lessons], settings.batch, settings.steps, settings.seed)
-    trainer = Trainer(
-        batches,
-        model=policy.model,
-        args=_arguments(settings, home),
-        train_dataset=list(lessons),
-        data_collator=lambda taken: collate(policy.processor, taken),
-        callbacks=[Bar(desc), *callbacks],
-    )
+    home = storage.path(folder) / fingerprint(policy, examples, settings)[:16]
+    muon = Mixed(policy.model.named_parameters(), settings.lr, settings.weight_decay, DTYPES[settings.precision])
+    trainer = SftTrainer(
+        Batches([size(example) for example in examples], settings.batch, settings.steps, settings.seed),
+        model=policy.model, args=_arguments(settings, home), train_dataset=list(examples), optimizers=(muon, None),
+        data_collator=lambda batch: collate(policy.processor, batch), callbacks=[ProgressBar(desc), *callbacks],
+    )  # fmt: skip
     trainer.remove_callback(hf.PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(home))
+    trainer.resume()
     policy.model.eval()
     storage.remove(home)
     rows = [row for row in trainer.state.log_history if "loss" in row]
@@ -255,43 +202,11 @@ def train(
 
 
 def _arguments(settings: SftSettings, home: Path) -> hf.TrainingArguments:
-    """The settings in the words of transformers."""
-    return hf.TrainingArguments(
-        output_dir=str(home),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch,
-        learning_rate=settings.lr,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=round(settings.warmup * settings.steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=1.0,
-        bf16=settings.precision == "bfloat16",
-        seed=settings.seed,
-        full_determinism=False,
-        logging_steps=settings.logging_steps,
-        logging_nan_inf_filter=False,
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available(),
-        report_to="none",
-        disable_tqdm=True,
-    )
-
-
-def pieces(processor: hf.ProcessorMixin, batch: dict[str, torch.Tensor], row: int) -> list[tuple[str, bool]]:
-    """One row of a batch decoded back to text: each piece, and whether the loss sees it; equal neighbours once."""
-    real = batch["attention_mask"][row, 0].diagonal() & (batch["input_ids"][row] != processor.tokenizer.pad_token_id)
-    ids, labels = batch["input_ids"][row][real].tolist(), batch["labels"][row][real].tolist()
-    found = []
-    for (token, label), group in groupby(zip(ids, labels, strict=True)):
-        text, count = processor.tokenizer.decode([token]), len(list(group))
-        found.append((f"{text}×{count} " if count > 1 else text, label != IGNORED))
-    return found
-
-
-def marked(processor: hf.ProcessorMixin, batch: dict[str, torch.Tensor], row: int) -> str:
-    """`pieces` as one paragraph of HTML, tokens with loss on a coloured ground."""
-    parts = [f"<mark>{escape(text)}</mark>" if seen else escape(text) for text, seen in pieces(processor, batch, row)]
-    return f"<p style='font-family: monospace'>{''.join(parts)}</p>"
+    """The settings as `transformers` names them."""
+    return arguments(
+        home, max_steps=settings.steps, per_device_train_batch_size=settings.batch, learning_rate=settings.lr,
+        lr_scheduler_type=settings.schedule, warmup_steps=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay, bf16=settings.precision == "bfloat16", seed=settings.seed,
+        logging_steps=settings.logging_steps, save_strategy="steps", save_steps=settings.save_steps,
+        save_total_limit=2, use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
+    )  # fmt: skip

@@ -52,13 +52,13 @@ def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Seq
 
     `constant_beta` is DPO at `mean_beta`, the mean of β(δ) over the training pairs.
     """
-    known = {name: Arm(name, replace(o, arm=name)) for name in ("dpo", "beta_dpo", "odpo", "robust_dpo")}
+    known = {name: Arm(name, replace(o, loss=name)) for name in ("dpo", "beta_dpo", "odpo", "robust_dpo")}
     known |= {
-        "sft": Arm("sft", replace(o, arm="sft", sft_weight=0.0)),
+        "sft": Arm("sft", replace(o, loss="sft", sft_weight=0.0)),
         "hardest": Arm("hardest", o, HARDEST),
         "shuffled": Arm("shuffled", o, SHUFFLED),
-        "constant_beta": Arm("constant_beta", replace(o, arm="dpo", beta_ori=mean_beta)),
-        "released": Arm("released", replace(o, arm="released", **RELEASED_SETTINGS)),
+        "constant_beta": Arm("constant_beta", replace(o, loss="dpo", beta_ori=mean_beta)),
+        "released": Arm("released", replace(o, loss="released", **RELEASED_SETTINGS)),
     }
     for name in others:
         if name not in known:

@@ -7,7 +7,7 @@ from itertools import islice
 from random import Random
 
 from mmrlhf_core.models.prompts import Prompt, spread
-from mmrlhf_core.training.sft import Exchange, Lesson
+from mmrlhf_core.training.sft import Exchange
 from mmrlhf_study.miniworld import questions, render, scenes
 from mmrlhf_study.miniworld.questions import Question
 from mmrlhf_study.miniworld.scenes import Scene
@@ -66,7 +66,7 @@ def habit(rng: Random, question: Question, mix: Mix) -> str:
     return question.answer
 
 
-def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> Lesson:
+def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> list[Exchange]:
     """Up to `each` different examples about one scene; they share its pictures."""
     rng = Random(f"lesson {seed} {scene.family} {scene.seed}")
     drawn = [draw(rng, scene, mix) for _ in range(3 * each)]

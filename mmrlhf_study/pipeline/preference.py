@@ -13,7 +13,7 @@ from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Query, Response
 from mmrlhf_core.models import policy
 from mmrlhf_core.rollout.score import Margin
-from mmrlhf_core.training import environment, job, launch
+from mmrlhf_core.training import dataset, environment, job, launch
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.job import Job
 from mmrlhf_study.chapters import experiment, ranked_rows
@@ -37,12 +37,12 @@ def rows(queries: int, seed: int) -> dict[str, list[RankedRow]]:
     kinds = {"queries": Query, "responses": Response, "pairs": Pair}
     asked, said, pairs = (records.read(f"data/annotations/{name}.parquet", kind) for name, kind in kinds.items())
     margins = records.read("data/rewards/margins.parquet", Margin)
-    made = ranked_rows.build(asked, said, pairs, margins)
+    made = dataset.ranked_rows(asked, said, pairs, margins)
     train = ranked_rows.sample(made[TRAIN], queries, seed)
     if not train:
         raise ValueError("No pair is in part train, so there is nothing to train on; lower the held-out shares.")
     names = {row.id for row in train}
-    hardest = ranked_rows.build(asked, said, ranked_rows.hardest(pairs), margins)[TRAIN]
+    hardest = dataset.ranked_rows(asked, said, ranked_rows.hardest(pairs), margins)[TRAIN]
     variants = {HARDEST: [row for row in hardest if row.id in names], SHUFFLED: ranked_rows.shuffled(train, seed)}
     return {**made, TRAIN: train, **variants}
 

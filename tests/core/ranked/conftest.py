@@ -8,6 +8,8 @@ import torch
 import transformers as hf
 from PIL import Image
 
+from mmrlhf_core.models import prompts
+from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.ranked import batch
 from mmrlhf_study.miniworld import miniature
 
@@ -49,11 +51,9 @@ def family(name):
         shapes = {"one": [(64, 64)], "two": [(64, 64), (64, 96)], "large": [(100, 128)]}.get(kind, [])
         pictures = [picture(*shape, 100 * seed + number) for number, shape in enumerate(shapes)]
         frames = int(kind.removeprefix("clip")) if kind.startswith("clip") else 0
-        clips = [np.stack([np.asarray(picture(64, 64, 7 * seed + n)) for n in range(frames)])] if frames else []
-        media = [{"type": "image"} for _ in pictures] + [{"type": "video"} for _ in clips]
-        text = {"type": "text", "text": "is there a red circle at b3 ."}
-        messages = [{"role": "user", "content": [*media, text]}]
-        prefix, tensors = batch.encode_prefix(processor, messages, pictures, clips)
+        clip = tuple(picture(64, 64, 7 * seed + n) for n in range(frames))
+        prompt = Prompt("is there a red circle at b3 .", tuple(pictures), clip)
+        prefix, tensors = batch.split_inputs(prompts.encode(processor, [prompt]))
         generator = torch.Generator().manual_seed(seed)
         words = len(processor.tokenizer) - 12
         responses = [torch.randint(0, words, (length,), generator=generator) for length in lengths]

@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrlhf_core.models import prompts
+from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.ranked import batch
 
 
@@ -74,27 +76,11 @@ def test_every_token_and_pair_can_be_read_back(chosen, multiple):
     assert tree.query_of_pair.tolist() == [q for q, _, _ in pairs]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 40), max_size=30), st.integers(40, 120))
-def test_packing_keeps_order_and_budget_and_wastes_no_neighbour(sizes, budget):
-    groups = batch.pack(sizes, budget)
-    assert [index for group in groups for index in group] == list(range(len(sizes)))
-    totals = [sum(sizes[index] for index in group) for group in groups]
-    assert all(0 < total <= budget for total in totals)
-    for total, following in zip(totals, groups[1:], strict=False):
-        assert total + sizes[following[0]] > budget
-
-
-def test_a_query_beyond_the_budget_is_named():
-    with pytest.raises(ValueError, match="Query 1 has 90 tokens, more than the budget of 60"):
-        batch.pack([10, 90], 60)
-
-
 def test_prefix_and_response_are_the_tokens_of_the_whole_conversation(llava):
     ask = {"role": "user", "content": [{"type": "text", "text": "is there a red circle ."}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "yes a red\ncircle ."}]}
     whole = llava.processor.apply_chat_template([ask, answer])
-    prefix, media = batch.encode_prefix(llava.processor, [ask])
+    prefix, media = batch.split_inputs(prompts.encode(llava.processor, [Prompt("is there a red circle .")]))
     response = batch.encode_response(llava.processor, "yes a red\ncircle .")
     both = torch.cat([prefix, response]).tolist()
     assert both == llava.processor.tokenizer(whole, add_special_tokens=False).input_ids[: len(both)]

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import plain_layouts as plain
 import pytest
 import torch
 import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrlhf_core.ranked import attention, batch, logps, plain
+from mmrlhf_core.ranked import attention, batch, logps
 
 
 def gradients(model, loss):
@@ -212,17 +213,16 @@ def test_other_text_models_of_the_list():
     ),
     st.integers(1, 3),
 )
-def test_margins_of_any_preference_graph_under_any_budget(drawn, slack):
+def test_margins_of_any_preference_graph_in_batches_of_any_size(drawn, size):
     model, maker = _TEXT
     queries = []
     for seed, (prefix, lengths, random) in enumerate(drawn):
         every = [(i, j) for i in range(len(lengths)) for j in range(len(lengths)) if i != j]
         queries.append(maker(prefix, lengths, seed, random.sample(every, random.randint(0, len(every)))))
-    sizes = [query.size for query in queries]
     ours = []
     with torch.no_grad():
-        for group in batch.pack(sizes, max(sizes) * slack):
-            tree = batch.build_tree([queries[index] for index in group])
+        for start in range(0, len(queries), size):
+            tree = batch.build_tree(queries[start : start + size])
             sums = logps.response_logps(model, tree, chunk=7).sums
             ours.append(sums[tree.pairs[:, 0]] - sums[tree.pairs[:, 1]])
         naive = [separate(model, [query]) for query in queries]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from plain_layouts import end_states
 
 from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.ranked.attention import prepare
 from mmrlhf_core.ranked.logps import hidden_states
-from mmrlhf_core.ranked.plain import end_states
 from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.rollout import generate, score
 from mmrlhf_core.rollout.score import CritiqueDecoding, Work

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from mmrlhf_core.models import policy
+from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.ranked.attention import prepare
-from mmrlhf_core.ranked.batch import RankedQuery, build_tree, encode_prefix
+from mmrlhf_core.ranked.batch import RankedQuery, build_tree, split_inputs
 from mmrlhf_core.ranked.logps import response_logps
 from mmrlhf_core.training import reference
 from mmrlhf_core.training.reference import ReferenceCache
@@ -29,19 +30,13 @@ def checkpoint(tmp_path_factory):
     return folder, processor
 
 
-def picture(shade):
-    import numpy as np
-
-    return np.full((64, 64, 3), shade, dtype=np.uint8)
-
-
 @pytest.fixture(scope="module")
 def queries(checkpoint):
     _, processor = checkpoint
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "red"}]}]
     made = []
     for number in range(3):
-        prefix, media = encode_prefix(processor, messages, images=[picture(40 * number)])
+        picture = Image.new("RGB", (64, 64), (40 * number,) * 3)
+        prefix, media = split_inputs(prompts.encode(processor, [prompts.Prompt("red", (picture,))]))
         responses = [torch.arange(5, 9 + k) + number for k in range(2 + number)]
         made.append(RankedQuery(prefix, media, responses, [(0, 1)]))
     return made

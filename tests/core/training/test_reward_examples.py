@@ -1,6 +1,5 @@
 """The arms of reward training: same queries, pairs and prompts, other critiques; learned is what is asked for."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,11 +10,12 @@ from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.objectives.reward import bradley_terry
 from mmrlhf_core.ranked.batch import build_tree
 from mmrlhf_core.rollout import score
+from mmrlhf_core.training import reward as training
 from mmrlhf_core.training import reward_dataset as examples
-from mmrlhf_core.training import reward_run
-from mmrlhf_core.training.reward_run import RewardSettings
+from mmrlhf_core.training.reward import RewardSettings
+from mmrlhf_core.training.trainer import RankedModel
 from mmrlhf_study.annotation import counterfactuals
-from mmrlhf_study.miniworld import pool, truth
+from mmrlhf_study.miniworld import pool
 
 WIDE = RewardSettings(steps=2, batch=2, lr=1e-3)
 
@@ -46,7 +46,7 @@ def decoded(processor, query):
 
 
 def test_arms_differ_in_the_critique_alone(asked):
-    made = {arm: examples.RewardExamples(world.data(), arm, asked) for arm in examples.CRITIQUE_ARMS}
+    made = {arm: examples.RewardExamples(world.data(), arm, asked) for arm in examples.CRITIQUE_KINDS}
     for number, one in enumerate(world.data()):
         by_arm = {arm: made[arm][number] for arm in made}
         texts = list(dict.fromkeys(one.responses.values()))
@@ -84,48 +84,6 @@ def test_training_evaluation_and_writing_read_the_same_prompt(base, asked, media
         assert torch.equal(tensor, torch.as_tensor(written[name]))
 
 
-def test_the_balance_leaves_out_claims_of_the_frequent_verdict_and_no_other_token(asked):
-    data = world.data()
-    critiques = [text for one in data for text in one.reasons("expanded").values()]
-    found = examples.lookups(critiques)
-    assert found == Counter(
-        v for text in critiques for v in truth.verdicts(text.replace("missing", "~")) if v
-    ) - Counter(wrong=sum(text.count("missing") for text in critiques))
-    rare, frequent = sorted(("right", "wrong"), key=found.get)
-    assert examples.balanced_shares(critiques, 0.0) == {"right": 1.0, "wrong": 1.0}
-    half, whole = (examples.balanced_shares(critiques, share) for share in (0.5, 1.0))
-    assert whole[rare] == half[rare] == 1
-    assert whole[frequent] == pytest.approx(found[rare] / found[frequent])
-    assert half[frequent] == pytest.approx((1 + whole[frequent]) / 2)
-    plain = examples.RewardExamples(data, "expanded", asked)
-    even = examples.RewardExamples(data, "expanded", asked, balance=1.0)
-    learned = {name: "".join(text for n in range(len(data)) for _, text in decoded(asked.processor, some[n].query))
-               for name, some in (("plain", plain), ("even", even))}  # fmt: skip
-    before, after = (examples.lookups([learned[name]]) for name in ("plain", "even"))
-    assert after[rare] == before[rare]
-    assert after[frequent] < before[frequent]
-    assert abs(after[frequent] - after[rare]) < 0.5 * abs(before[frequent] - before[rare]) + 5
-    for word in ("missing", "<|im_end|>", "decline ?"):
-        assert learned["even"].count(word) <= learned["plain"].count(word)
-    assert learned["even"].count("missing") == learned["plain"].count("missing")
-    assert learned["even"].count("<|im_end|>") == learned["plain"].count("<|im_end|>")
-    again = examples.RewardExamples(data, "expanded", asked, balance=1.0)
-    assert all(torch.equal(a, b) for n in range(len(data))
-               for a, b in zip(again[n].query.counted, even[n].query.counted, strict=True))  # fmt: skip
-
-
-def test_a_claim_left_out_is_left_out_whole(base):
-    text = "at b3 red ? red yes cross ? circle no : wrong . missing at c2 a cross : wrong . answer red ? red : right ."
-    kept = examples.thinned(base.processor, text, {"right": 1.0, "wrong": 0.0}, "x")
-    tokens = torch.tensor(reward.literal(base.processor, text))
-    assert len(tokens) == len(kept)
-    assert (
-        base.processor.tokenizer.decode(tokens[kept]) == " missing at c2 a cross : wrong . answer red ? red : right ."
-    )
-    assert examples.thinned(base.processor, text, {"right": 1.0, "wrong": 1.0}, "x").all()
-    assert examples.thinned(base.processor, "no grammar here : <b>", {"right": 0.0, "wrong": 0.0}, "x").all()
-
-
 def test_ties_and_equal_texts_are_numbers_of_texts(asked):
     one = world.data()[0]
     names, texts = list(one.responses), list(one.responses.values())
@@ -142,12 +100,28 @@ def test_an_arm_without_reasons_is_refused_and_a_single_gap_is_not(asked):
     bare = replace(one, critiques={})
     with pytest.raises(ValueError, match="None of the 1 queries has expanded reasons"):
         examples.RewardExamples([bare], "expanded", asked)
-    with pytest.raises(ValueError, match="No arm 'full'"):
+    with pytest.raises(ValueError, match="critiques is"):
         examples.RewardExamples([one], "full", asked)
     first = next(iter(one.responses))
     gap = replace(one, critiques={k: v for k, v in one.critiques.items() if k != first})
     counted = examples.RewardExamples([gap], "expanded", asked)[0].query.counted
     assert [bool(mask.any()) for mask in counted] == [False] + [True] * (len(counted) - 1)
+
+
+def test_a_callable_says_which_tokens_of_a_critique_enter_the_loss(asked):
+    (one, *_), seen = world.data(), []
+
+    def second_half(query, response, critique):
+        seen.append((query, response, critique))
+        tokens = len(reward.literal(asked.processor, critique))
+        return torch.arange(tokens) >= tokens // 2
+
+    whole = examples.RewardExamples([one], "expanded", asked)[0].query
+    half = examples.RewardExamples([one], "expanded", asked, second_half)[0].query
+    assert seen == [(one.query.id, text, critique) for text, critique in examples.taught(one, "expanded").items()]
+    for before, after in zip(whole.counted, half.counted, strict=True):
+        tokens = int(before.sum()) - 1  # the critique; the end token stays in the loss
+        assert torch.equal(after, before & (torch.arange(len(before)) >= before.nonzero()[0] + tokens // 2))
 
 
 def test_prompts_are_kept_up_to_a_limit(base, media):
@@ -156,19 +130,6 @@ def test_prompts_are_kept_up_to_a_limit(base, media):
     one = world.data()[0]
     assert some(one)[2] is some(one)[2]
     assert none(one)[2] is not none(one)[2]
-
-
-def test_decoded_back_the_loss_and_the_score_are_where_they_should_be(asked):
-    example = examples.RewardExamples(world.data(), "expanded", asked)[0]
-    prefix, *branches = examples.pieces(asked.processor, asked.form, example.query)
-    assert {kind for _, kind in prefix} == {""}
-    assert any("×" in text for text, _ in prefix)  # the picture, once
-    for branch in branches:
-        assert [text for text, kind in branch if kind == "score"] == ["<|im_end|>"]
-        assert branch[-1][1] == "score"
-    shown = examples.marked(asked.processor, asked.form, example.query)
-    assert "&lt;|im_end|&gt;" in shown
-    assert "<|" not in shown
 
 
 # one run
@@ -180,13 +141,13 @@ def weights(model):
 
 def test_every_run_begins_at_the_base_and_leaves_it_as_it_is(base, asked):
     before = weights(reward.create(base)).clone()
-    starts = [reward_run.start(base, arm, WIDE, seed) for arm, seed in (("none", 1), ("raw", 1), ("raw", 2))]
+    starts = [training.start(base, arm, WIDE, seed) for arm, seed in (("none", 1), ("raw", 1), ("raw", 2))]
     assert all(torch.equal(weights(one), before) for one in starts)
     heads = [one.head.dense.weight for one in starts]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[1], heads[2])
     assert [one.form.critique for one in starts] == [False, True, True]
-    trained = reward_run.train(base, examples.RewardExamples(world.data(), "raw", asked), WIDE, 1)
+    trained = training.train(base, examples.RewardExamples(world.data(), "raw", asked), WIDE, 1)
     assert not torch.equal(weights(trained.model), before)
     assert torch.equal(weights(reward.create(base)), before)
     assert all(p.requires_grad for p in base.model.parameters())
@@ -196,10 +157,10 @@ def test_every_run_begins_at_the_base_and_leaves_it_as_it_is(base, asked):
     assert all(torch.equal(weight, own[name]) for name, weight in tower.items())
 
 
-@pytest.mark.parametrize("optimizer", reward_run.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
 def test_runs_repeat_to_the_bit_and_seeds_change_the_order(base, asked, optimizer):
     data, how = examples.RewardExamples(world.data(), "expanded", asked), replace(WIDE, optimizer=optimizer)
-    first, again, other = (reward_run.train(base, data, how, seed) for seed in (1, 1, 2))
+    first, again, other = (training.train(base, data, how, seed) for seed in (1, 1, 2))
     assert first.curve == again.curve != other.curve
     assert torch.equal(weights(first.model), weights(again.model))
     assert [row["step"] for row in first.curve] == [1, 2]
@@ -208,7 +169,7 @@ def test_runs_repeat_to_the_bit_and_seeds_change_the_order(base, asked, optimize
 
 def test_products_in_bfloat16_leave_weights_and_scores_in_float32(base, asked):
     data, seen = examples.RewardExamples(world.data(), "expanded", asked), []
-    watched = reward_run.RankedModel.forward
+    watched = RankedModel.forward
 
     def forward(self, tree, calls=None):
         found = watched(self, tree, calls)
@@ -216,9 +177,9 @@ def test_products_in_bfloat16_leave_weights_and_scores_in_float32(base, asked):
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reward_run.RankedModel, "forward", forward)
-        coarse = reward_run.train(base, data, replace(WIDE, precision="bfloat16"), 1)
-    fine = reward_run.train(base, data, WIDE, 1)
+        patch.setattr(RankedModel, "forward", forward)
+        coarse = training.train(base, data, replace(WIDE, precision="bfloat16"), 1)
+    fine = training.train(base, data, WIDE, 1)
     assert {(on, dtype) for on, dtype, _ in seen} == {(True, torch.float32)}
     assert any((scores != scores.bfloat16().float()).any() for *_, scores in seen)
     assert {weight.dtype for weight in coarse.model.policy.model.parameters()} == {torch.float32}
@@ -231,13 +192,13 @@ def test_products_in_bfloat16_leave_weights_and_scores_in_float32(base, asked):
 
 def test_the_arm_without_critique_learns_to_score_and_no_words(base, asked):
     data = examples.RewardExamples(world.data(), "none", asked)
-    trained = reward_run.train(base, data, replace(WIDE, steps=12, batch=4, lr=3e-3, centre_weight=0.0), 1)
+    trained = training.train(base, data, replace(WIDE, steps=12, batch=4, lr=3e-3, centre_weight=0.0), 1)
     assert {row["critique"] for row in trained.curve} == {0.0}
     assert all(row["loss"] == pytest.approx(row["score"], rel=0.02) for row in trained.curve)
     (example,) = (data[0],)
     tree = build_tree([example.query])
     with torch.no_grad():
-        values = reward_run.RankedModel(trained.model.policy.model, trained.model.head)(tree)[2]
+        values = RankedModel(trained.model.policy.model, trained.model.head)(tree)[2]
     assert torch.isfinite(bradley_terry(*values[tree.pairs[0]]))
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import accelerate
@@ -26,11 +25,11 @@ from mmrlhf_core.data import published, records, storage
 from mmrlhf_core.models import policy, prompts, reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.rollout import score
-from mmrlhf_core.training import checkpoints, job, launch
+from mmrlhf_core.training import checkpoints, dataset, job, launch
+from mmrlhf_core.training.base import arguments
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
-from mmrlhf_core.training.trainer import PreferenceTrainer, arguments
-from mmrlhf_study.chapters import ranked_rows
+from mmrlhf_core.training.preference import PreferenceTrainer
 from mmrlhf_study.miniworld import miniature
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
@@ -54,7 +53,7 @@ def project(tmp_path_factory):
     judge = reward.create(policy.load(str(folder / "models/start")))
     scored = score.score(judge, work, score.CritiqueDecoding(max_new_tokens=4))
     pairs = [replace(pair, split="train") for pair in read.pairs]
-    rows = ranked_rows.build(read.queries, read.responses, pairs, score.margins(scored, pairs))["train"]
+    rows = dataset.ranked_rows(read.queries, read.responses, pairs, score.margins(scored, pairs))["train"]
     assert {row.modality for row in rows} == {"image", "video"}
     records.write(folder / "data/rows.parquet", rows)
     return folder
@@ -122,7 +121,7 @@ def ran(server, project):
             batch, accumulation, layout = shapes.get(name, (1, 2, name))
             file = write_job(project, name, batch, accumulation)
             if name == "zero3":
-                launch.run(file, name, 2, port=0)
+                launch.run(file, name, 2, "--main_process_port", "0")
             else:
                 run(server, project, file, layout)
             done.add(name)
@@ -210,7 +209,7 @@ class Kill(hf.TrainerCallback):
 def long_run(folder, step=None):
     """Seven steps in one process, killed in the middle of the step after `step`."""
     torch.set_num_threads(1)
-    objective = Objective(arm="beta_dpo", sft_weight=0.1)
+    objective = Objective(loss="beta_dpo", sft_weight=0.1)
     trainer = PreferenceTrainer(tiny.model(), tiny.settings(folder, **LONG), tiny.examples(8), objective)
     if step is not None:
         trainer.add_callback(Kill(step))
@@ -253,13 +252,17 @@ def test_every_shipped_layout_is_read_by_accelerate():
             assert yaml.safe_load(file.read_text())["deepspeed_config"]["zero_stage"] == int(layout[-1])
 
 
-def test_the_command_of_many_nodes():
-    line = launch.command("job.json", "zero3", 8, nodes=4, rank=2, address="node0", port=1234)
-    given = dict(pairwise(line))
-    assert given["--num_processes"] == "32"
-    assert (given["--num_machines"], given["--machine_rank"]) == ("4", "2")
-    assert (given["--main_process_ip"], given["--main_process_port"]) == ("node0", "1234")
-    assert line[-2:] == ["mmrlhf_core.training.job", "job.json"]
+def test_the_command_line_of_many_nodes(monkeypatch):
+    started = []
+    monkeypatch.setattr(launch, "run", lambda *given: started.append(given))
+    launch.main(["job.json", "--layout", "zero3", "--processes", "32", "--num_machines", "4", "--machine_rank", "2"])
+    line = launch.command(*started[0])
+    read = cli.launch_command_parser().parse_args(line[3:])
+    assert (read.num_processes, read.num_machines, read.machine_rank) == (32, 4, 2)
+    assert read.config_file == str(launch.LAYOUT_FILES / "zero3.yaml")
+    assert (read.module, read.training_script, read.training_script_args) == (
+        True, "mmrlhf_core.training.job", ["job.json"],
+    )  # fmt: skip
 
 
 def test_bad_launches_are_refused(tmp_path, monkeypatch):
@@ -271,8 +274,8 @@ def test_bad_launches_are_refused(tmp_path, monkeypatch):
     storage.write_json(tmp_path / "half.json", {**COMMON, "output": "runs/x", "training": {"bf16": True}})
     with pytest.raises(ValueError, match="'zero3' in bfloat16, and there is no GPU"):
         launch.run(tmp_path / "half.json", "zero3", 2)
-    with pytest.raises(ValueError, match="rank below nodes"):
-        launch.command("job.json", "ddp", 2, nodes=2, rank=2)
+    with pytest.raises(ValueError, match="processes is 0"):
+        launch.command("job.json", "ddp", 0)
     storage.write_json(tmp_path / "job.json", {**COMMON, "output": "runs/x", "objectiv": {}})
     with pytest.raises(ValueError, match=r"unknown name 'objectiv'\. Did you mean 'objective'"):
         job.read(tmp_path / "job.json")

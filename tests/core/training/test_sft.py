@@ -1,6 +1,5 @@
 """Fine-tuning: the loss sees answers only, shared pictures change nothing, and a killed run ends as if never killed."""
 
-import json
 import random
 import signal
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.ranked.vision import frozen
-from mmrlhf_core.training import sft
+from mmrlhf_core.training import checkpoints, sft
 from mmrlhf_core.training.sft import Exchange, SftSettings
 from mmrlhf_study.miniworld import miniature
 
@@ -27,7 +26,7 @@ def picture(colour, side=64):
     return Image.new("RGB", (side, side), colour)
 
 
-def lessons(count, each=2):
+def examples(count, each=2):
     """Pictures of one colour with `each` questions about them."""
     made = []
     for number in range(count):
@@ -64,15 +63,15 @@ def sharpened():
 
 
 def test_shared_pictures_give_the_loss_of_separate_rows():
-    made, taken = sharpened(), lessons(3, each=3)
+    made, taken = sharpened(), examples(3, each=3)
     together = losses(made, taken)
-    apart = torch.cat([losses(made, [[example]]) for lesson in taken for example in lesson])
+    apart = torch.cat([losses(made, [[exchange]]) for example in taken for exchange in example])
     assert torch.allclose(together, apart, rtol=1e-5, atol=1e-5)
     assert together.std() > 0.1
 
 
 def test_a_question_does_not_see_its_siblings_but_does_see_the_picture():
-    made, (first, second) = sharpened(), lessons(2, each=2)
+    made, (first, second) = sharpened(), examples(2, each=2)
     count = len(losses(made, [second[1:]]))
     other = Exchange(Prompt("a red square at b3 .", second[0].prompt.images), "blue blue blue .")
     assert torch.allclose(losses(made, [[other, second[1]]])[-count:], losses(made, [second])[-count:], atol=1e-5)
@@ -82,13 +81,12 @@ def test_a_question_does_not_see_its_siblings_but_does_see_the_picture():
 
 def test_the_loss_sees_the_answer_and_its_end_and_nothing_else():
     processor = fresh().processor
-    batch = sft.collate(processor, lessons(2, each=1))
-    seen = "".join(text for text, counts in sft.pieces(processor, batch, 1) if counts)
-    unseen = "".join(text for text, counts in sft.pieces(processor, batch, 1) if not counts)
-    assert seen == "a blue circle .<|im_end|>"
-    assert unseen == "<|im_start|>user\n<image>×36 \nwhat is at b3 ?<|im_end|>\n<|im_start|>assistant\n"
-    assert "<mark> circle</mark>" in sft.marked(processor, batch, 1)
-    assert "<image>" not in sft.marked(processor, batch, 1)
+    batch = sft.collate(processor, examples(2, each=1))
+    (ids, labels) = (batch[name][1] for name in ("input_ids", "labels"))
+    assert processor.decode(ids[labels != sft.IGNORED]) == "a blue circle .<|im_end|>"
+    assert torch.equal(labels[labels != sft.IGNORED], ids[labels != sft.IGNORED])
+    before = processor.decode(ids[: int((labels != sft.IGNORED).nonzero()[0])])
+    assert before.endswith("what is at b3 ?<|im_end|>\n<|im_start|>assistant\n")
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,22 +108,22 @@ def test_batches_put_like_with_like():
 
 
 def test_a_run_is_named_by_all_that_decides_it():
-    made, taken, how = fresh(), lessons(2), SftSettings(steps=2, batch=1, lr=1e-3)
+    made, taken, how = fresh(), examples(2), SftSettings(steps=2, batch=1, lr=1e-3)
     names = {
         sft.fingerprint(made, taken, how),
         sft.fingerprint(made, taken[::-1], how),
-        sft.fingerprint(made, lessons(3), how),
+        sft.fingerprint(made, examples(3), how),
         sft.fingerprint(made, taken, SftSettings(steps=2, batch=1, lr=2e-3)),
         sft.fingerprint(miniature.create("llava_onevision", WORDS, SIZE, seed=1), taken, how),
     }
     assert len(names) == 5
-    assert sft.fingerprint(fresh(), lessons(2), how) in names
+    assert sft.fingerprint(fresh(), examples(2), how) in names
 
 
 def test_multimodal_rotary_positions_are_refused_with_a_sentence(tmp_path):
     made = miniature.create("qwen2_5_vl", WORDS, SIZE, seed=0)
     with pytest.raises(ValueError, match="multimodal rotary positions"):
-        sft.train(made, lessons(2), SftSettings(steps=1, batch=1, lr=1e-3), tmp_path)
+        sft.train(made, examples(2), SftSettings(steps=1, batch=1, lr=1e-3), tmp_path)
 
 
 HOW = SftSettings(steps=24, batch=2, lr=3e-3, save_steps=3, logging_steps=1, precision="bfloat16")
@@ -147,7 +145,7 @@ def trained(folder, callbacks=()):
     torch.set_num_threads(1)
     made = fresh()
     with frozen(made.model):
-        curve = sft.train(made, lessons(8), HOW, folder, callbacks)
+        curve = sft.train(made, examples(8), HOW, folder, callbacks)
     return made.model.state_dict(), curve
 
 
@@ -167,7 +165,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(server, tmp
     child.kill()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    left = sft.last_checkpoint(next((tmp_path / "killed").iterdir()))
+    left = checkpoints.last(next((tmp_path / "killed").iterdir()))
     assert left is not None
     assert 0 < int(left.name.removeprefix("checkpoint-")) <= stop
     weights, again = trained(tmp_path / "killed")
@@ -175,15 +173,3 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_curve(server, tmp
     assert all(torch.equal(weights[name], value) for name, value in whole.items()), stop
     assert not list((tmp_path / "killed").iterdir())
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
-
-
-def test_a_checkpoint_that_was_being_written_is_left_out(tmp_path):
-    for step, state in ((3, '{"a": 1}'), (12, '{"a": 1}'), (15, '{"a": '), (18, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state:
-            (folder / sft.STATE).write_text(state)
-    assert sft.last_checkpoint(tmp_path).name == "checkpoint-12"
-    assert json.loads((tmp_path / "checkpoint-3" / sft.STATE).read_text()) == {"a": 1}
-    assert not (tmp_path / "checkpoint-18").exists()
-    assert sft.last_checkpoint(tmp_path / "nothing") is None

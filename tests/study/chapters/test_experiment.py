@@ -72,8 +72,8 @@ def final(run):
 
 def test_w_zero_is_dpo_and_equal_seeds_are_equal_runs_to_the_last_digit(together):
     zero = together.run(Arm("zero", replace(O, w=0.0)), 1)
-    plain = together.run(Arm("plain", replace(O, arm="dpo")), 1)
-    again = together.run(Arm("again", replace(O, arm="dpo")), 1)
+    plain = together.run(Arm("plain", replace(O, loss="dpo")), 1)
+    again = together.run(Arm("again", replace(O, loss="dpo")), 1)
     scaled = together.run(Arm("scaled", O), 1)
     other = together.run(Arm("other", O), 2)
     assert tiny.same(final(zero), final(plain))
@@ -174,7 +174,7 @@ def test_the_arms_are_what_their_names_say():
     made = {arm.name: arm for arm in experiment.arms(others, O, 0.12, (0.0, 0.25, 1.0))}
     assert next(iter(made)) == "mm_dpo"
     assert made["mm_dpo"].objective == O
-    assert made["constant_beta"].objective == replace(O, arm="dpo", beta_ori=0.12)
+    assert made["constant_beta"].objective == replace(O, loss="dpo", beta_ori=0.12)
     assert made["sft"].objective.sft_weight == 0
     assert (made["released"].objective.w, made["released"].objective.sft_weight) == (0.1, 0.25)
     assert {made[name].rows for name in ("hardest", "shuffled")} == {"train_hardest", "train_shuffled"}
