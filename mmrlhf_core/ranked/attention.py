@@ -6,9 +6,11 @@ the responses with prefix and responses under a mask, so no T × T mask is ever 
 rule is one FlexAttention block mask.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,9 @@ def visible(tree: Tree, i: Tensor, j: Tensor) -> Tensor:
     return (i >= j) & same_query & own_branch & (tree.query_of[i] >= 0) | (i == j)
 
 
+Spans = tuple[tuple[int, Tensor], ...]  # (prefix length, mask) of each query
+
+
 @dataclass(frozen=True)
 class Structure:
     """What the attention of every layer needs: one (prefix length, mask) per query, or a FlexAttention mask.
@@ -36,7 +41,7 @@ class Structure:
     Each mask is additive, [K·R, P + K·R] of one query's responses: 0 where visible, −∞ elsewhere.
     """
 
-    spans: tuple[tuple[int, Tensor], ...] = ()
+    spans: Spans = ()
     block_mask: object = None
 
 
@@ -61,14 +66,14 @@ def structure(tree: Tree, dtype: torch.dtype) -> Structure:
 
 
 @cache
-def _flex():
+def _flex() -> Callable[..., Tensor]:
     """FlexAttention compiled for changing lengths: one compilation, not one per length."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True)
+    return cast(Callable[..., Tensor], torch.compile(flex_attention, dynamic=True))
 
 
-def _split_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, spans: tuple) -> Tensor:
+def _split_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None, spans: Spans) -> Tensor:
     """Attention [1, T, H, D] over the spans (prefix length, mask) of a batch; padding behind them gets zeros."""
     groups = query.shape[1] // key.shape[1]
     key, value = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (key, value))
@@ -87,22 +92,16 @@ def _split_attention(query: Tensor, key: Tensor, value: Tensor, scale: float, sp
 
 
 def tree_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    tree: Structure | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, tree: Structure | None = None, **kwargs: object,
+) -> tuple[Tensor, None]:  # fmt: skip
     """Attention function for transformers. query [1, H, T, D], key and value [1, H_kv, T, D] → [1, T, H, D].
 
     Without `tree` it is transformers' own SDPA attention, so generation and plain batches work as before.
     """
     if tree is None:
         sdpa = AttentionInterface()["sdpa"]
-        return sdpa(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return cast(tuple[Tensor, None], sdpa(module, query, key, value, attention_mask, scaling=scaling, **kwargs))
     if tree.block_mask is None:
         return _split_attention(query, key, value, scaling, tree.spans), None
     query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves them in fp32, rotated, beside bf16 values

@@ -4,6 +4,7 @@ Shapes: `T` packed tokens, `N` response tokens, `M` responses, `D` width, `V` vo
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +31,17 @@ def _prefix_positions(model: PreTrainedModel, ids: Tensor, media: dict[str, Tens
     kinds = (ids == model.config.image_token_id) * 1 + (ids == model.config.video_token_id) * 2
     keys = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
     given = {key: media[key] for key in keys if key in media}
-    return model.base_model.get_rope_index(ids[None], mm_token_type_ids=kinds[None].int(), **given)[0][:, 0]
+    base: Any = model.base_model  # `get_rope_index` belongs to the family
+    return cast(Tensor, base.get_rope_index(ids[None], mm_token_type_ids=kinds[None].int(), **given)[0][:, 0])
 
 
 def positions(model: PreTrainedModel, tree: Tree) -> Tensor:
     """Rotary positions [1, T], or [3, 1, T] for M-RoPE: every response restarts behind the largest of its prefix."""
     if model.config.model_type != "qwen2_5_vl":
-        prefix = torch.tensor((*tree.prefix_lengths, 0), device=tree.ids.device)[tree.query_of]
-        return (tree.offset + prefix * (tree.branch_of > 0))[None]
-    parts, start = [], 0
+        before = torch.tensor((*tree.prefix_lengths, 0), device=tree.ids.device)[tree.query_of]
+        return (tree.offset + before * (tree.branch_of > 0))[None]
+    parts: list[Tensor] = []
+    start = 0
     for prefix, lengths, media in zip(tree.prefix_lengths, tree.response_lengths, tree.media, strict=True):
         own = _prefix_positions(model, tree.ids[start : start + prefix], media)
         stop = start + prefix + sum(lengths)
@@ -57,13 +60,11 @@ def hidden_states(model: PreTrainedModel, tree: Tree, cache: TowerCache | None =
     # A 4-D mask is passed on as it is. Without one, restarting positions would be taken for packed documents,
     # and responses would lose their prefix. The real structure travels in `tree`.
     unused = embeds.new_zeros(1, 1, 1, 1)
-    return model.base_model(
-        inputs_embeds=embeds,
-        position_ids=positions(model, tree),
-        attention_mask=unused,
-        use_cache=False,
+    out = model.base_model(
+        inputs_embeds=embeds, position_ids=positions(model, tree), attention_mask=unused, use_cache=False,
         tree=structure(tree, embeds.dtype),
-    ).last_hidden_state[0]
+    )  # fmt: skip
+    return cast(Tensor, out.last_hidden_state[0])
 
 
 def _chunk_logps(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:

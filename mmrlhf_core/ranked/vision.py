@@ -8,6 +8,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,13 @@ class TowerCache:
 
 def vision_tower(model: PreTrainedModel) -> nn.Module:
     """The module that encodes pixels, for each family."""
-    return model.base_model.visual if model.config.model_type == "qwen2_5_vl" else model.base_model.vision_tower
+    name = "visual" if model.config.model_type == "qwen2_5_vl" else "vision_tower"
+    return cast(nn.Module, getattr(model.base_model, name))
+
+
+def _family(model: PreTrainedModel) -> Any:
+    """The model with the methods that `PreTrainedModel` does not declare and every supported family has."""
+    return model
 
 
 @contextmanager
@@ -89,12 +96,13 @@ class _KnownTower(nn.Module):
         self.cache, self.layer, self.last = cache, layer, last
 
     def forward(self, pixel_values: Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
-        def compute(numbers: list[int]) -> Tensor:
+        def compute(numbers: list[int]) -> Sequence[Tensor]:
             out = self.cache.tower(pixel_values[numbers], **kwargs)
-            return out.last_hidden_state if self.last else out.hidden_states[self.layer]
+            return cast(Sequence[Tensor], out.last_hidden_state if self.last else out.hidden_states[self.layer])
 
         states = torch.stack(self.cache.states(list(pixel_values), compute))
-        return BaseModelOutputWithPooling(last_hidden_state=states, hidden_states={self.layer: states})
+        layers = cast(Any, {self.layer: states})  # read by number, as if all layers were there
+        return BaseModelOutputWithPooling(last_hidden_state=states, hidden_states=layers)
 
 
 class _KnownBlocks(nn.Module):
@@ -121,7 +129,7 @@ def _standing_in(parent: nn.Module, name: str, module: nn.Module) -> Iterator[No
 
 def _known(
     model: PreTrainedModel, pixels: Tensor, grid: Tensor | None, cache: TowerCache | None
-) -> AbstractContextManager:
+) -> AbstractContextManager[None]:
     """A context in which the tower of `model` answers from `cache` where it can."""
     if cache is None:
         return nullcontext()
@@ -137,7 +145,7 @@ def _known(
     return _standing_in(cache.tower, "blocks", nn.ModuleList([_KnownBlocks(states)]))
 
 
-def answering(model: PreTrainedModel, inputs: dict[str, Tensor], cache: TowerCache) -> AbstractContextManager:
+def answering(model: PreTrainedModel, inputs: dict[str, Tensor], cache: TowerCache) -> AbstractContextManager[None]:
     """A context for one plain call of `model` on processor tensors whose tower answers from `cache` where it can."""
     kinds = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
     given = [(inputs[pixels], inputs.get(grid)) for pixels, grid in kinds if pixels in inputs]
@@ -151,9 +159,9 @@ def _grid_states(cache: TowerCache, pixels: Tensor, grid: Tensor) -> list[Tensor
     sizes = grid.prod(-1).tolist()
     patches = pixels.split(sizes)
 
-    def compute(numbers: list[int]) -> tuple[Tensor, ...]:
+    def compute(numbers: list[int]) -> Sequence[Tensor]:
         out = cache.tower(torch.cat([patches[n] for n in numbers]), grid_thw=grid[numbers])
-        return out.last_hidden_state.split([sizes[n] for n in numbers])
+        return cast(Sequence[Tensor], out.last_hidden_state.split([sizes[n] for n in numbers]))
 
     # Pictures of other proportions can have the same patches: the grid belongs to the content.
     tiles = [torch.cat([row.to(part.dtype), part.flatten()]) for row, part in zip(grid, patches, strict=True)]
@@ -182,7 +190,7 @@ def _picture_features(model: PreTrainedModel, media: Media, cache: TowerCache | 
     """Features of all pictures [tokens, width]."""
     batch = gather(media, ("pixel_values", "image_sizes", "batch_num_images", "image_grid_thw"))
     with _known(model, batch["pixel_values"], batch.get("image_grid_thw"), cache):
-        return _flat(model.get_image_features(**batch).pooler_output)
+        return _flat(_family(model).get_image_features(**batch).pooler_output)
 
 
 def _with_line_end(model: PreTrainedModel, features: Tensor, frames: int) -> Tensor:
@@ -194,7 +202,7 @@ def _with_line_end(model: PreTrainedModel, features: Tensor, frames: int) -> Ten
     side = -(-(tower.image_size // tower.patch_size) // 2)
     if features.shape[1] != frames * side**2:
         return features
-    end = model.base_model.image_newline.to(features.dtype).expand(len(features), 1, -1)
+    end = _family(model).base_model.image_newline.to(features.dtype).expand(len(features), 1, -1)
     return torch.cat([features, end], dim=1)
 
 
@@ -204,21 +212,21 @@ def _clip_features(model: PreTrainedModel, media: Media, cache: TowerCache | Non
     if "video_grid_thw" in with_clips[0]:
         batch = gather(with_clips, ("pixel_values_videos", "video_grid_thw"))
         with _known(model, batch["pixel_values_videos"], batch["video_grid_thw"], cache):
-            return _flat(model.get_video_features(**batch).pooler_output)
+            return _flat(_family(model).get_video_features(**batch).pooler_output)
     clips = [clip for one in with_clips for clip in one["pixel_values_videos"]]
     features: dict[int, Tensor] = {}
     for frames in sorted({len(clip) for clip in clips}):
         chosen = [number for number, clip in enumerate(clips) if len(clip) == frames]
         stacked = torch.stack([clips[number] for number in chosen])
         with _known(model, stacked, None, cache):
-            found = _with_line_end(model, model.get_video_features(stacked).pooler_output, frames)
+            found = _with_line_end(model, _family(model).get_video_features(stacked).pooler_output, frames)
             features |= zip(chosen, found, strict=True)
     return torch.cat([features[number] for number in range(len(clips))])
 
 
 def embed(model: PreTrainedModel, tree: Tree, cache: TowerCache | None = None) -> Tensor:
     """Input embeddings [1, T, width] of a batch, with every picture and clip encoded once and put in its place."""
-    embeds = model.get_input_embeddings()(tree.ids[None])
+    embeds: Tensor = model.get_input_embeddings()(tree.ids[None])
     for key, name, features_of in (
         ("pixel_values", "image_token_id", _picture_features),
         ("pixel_values_videos", "video_token_id", _clip_features),

@@ -1,13 +1,14 @@
 """Muon for the matrices, AdamW for the rest, as one optimizer that schedulers and checkpoints can handle.
 
-Muon steps along the momentum of a matrix with all singular values set to about 1; small models learn the same in fewer
-steps with it. Embeddings, norms, biases and everything that is no matrix stay with AdamW. `torch.optim.Muon` works in
-bfloat16, which processors without bfloat16 units emulate; this one works in what it is told, all matrices of a shape at
-once.
+Muon steps along the momentum of a matrix with all singular values set to about 1; small models need fewer steps with
+it. Embeddings, norms, biases and everything else that is not a matrix use AdamW. `torch.optim.Muon` always computes in
+bfloat16, which processors without bfloat16 units emulate; this one computes in the precision it is given, and handles
+all matrices of a shape at once.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iterati
 def orthogonal(matrices: Tensor) -> Tensor:
     """[n, r, c] to [n, r, c] with the same singular vectors and all singular values near 1 (0.7 to 1.2)."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     a, b, c = QUINTIC
     for _ in range(5):
@@ -35,15 +36,13 @@ class Mixed(torch.optim.Optimizer):
     """Muon and AdamW stepping together."""
 
     def __init__(
-        self,
-        named: Iterable[tuple[str, torch.nn.Parameter]],
-        lr: float,
-        weight_decay: float = 0.01,
+        self, named: Iterable[tuple[str, torch.nn.Parameter]], lr: float, weight_decay: float = 0.01,
         precision: torch.dtype = torch.float32,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Parameters by name; `precision` is that of Muon's products, weights and momentum keep their own."""
         self.precision = precision
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, weight in named:
             table = weight.dim() != 2 or any(part in name for part in APART)
             (others if table else matrices).append(weight)
@@ -51,7 +50,7 @@ class Mixed(torch.optim.Optimizer):
         super().__init__(groups, {"weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # a closure is not supported
         for group in self.param_groups:
             moved = [weight for weight in group["params"] if weight.grad is not None]
             for weight in moved:
@@ -60,11 +59,12 @@ class Mixed(torch.optim.Optimizer):
 
     def _muon(self, weights: list[Tensor], lr: float) -> None:
         """Nesterov momentum, made orthogonal; a tall matrix moves further by the root of its ratio of sides."""
-        shapes = defaultdict(list)
+        shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight in weights:
-            momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-            momentum.lerp_(weight.grad, 1 - MOMENTUM)
-            shapes[weight.shape].append((weight, weight.grad.lerp(momentum, MOMENTUM)))
+            gradient, state = cast(Tensor, weight.grad), self.state[weight]
+            momentum: Tensor = state.setdefault("momentum", torch.zeros_like(weight))
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            shapes[weight.shape].append((weight, gradient.lerp(momentum, MOMENTUM)))
         for (rows, columns), pairs in shapes.items():
             steps = orthogonal(torch.stack([step for _, step in pairs]).to(self.precision))
             for (weight, _), step in zip(pairs, steps, strict=True):
@@ -72,15 +72,12 @@ class Mixed(torch.optim.Optimizer):
 
     def _adamw(self, weights: list[Tensor], lr: float) -> None:
         for weight in weights:
-            state = self.state[weight]
+            gradient, state = cast(Tensor, weight.grad), self.state[weight]
             if not state:
-                state |= {
-                    "step": torch.tensor(0.0),
-                    "mean": torch.zeros_like(weight),
-                    "square": torch.zeros_like(weight),
-                }
+                state["step"] = torch.tensor(0.0)
+                state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
             state["step"] += 1
-            state["mean"].lerp_(weight.grad, 1 - BETAS[0])
-            state["square"].lerp_(weight.grad**2, 1 - BETAS[1])
+            state["mean"].lerp_(gradient, 1 - BETAS[0])
+            state["square"].lerp_(gradient**2, 1 - BETAS[1])
             first, second = (1 - beta ** state["step"].item() for beta in BETAS)
             weight.addcdiv_(state["mean"], (state["square"] / second).sqrt_().add_(EPS), value=-lr / first)

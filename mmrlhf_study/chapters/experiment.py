@@ -69,10 +69,10 @@ def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Seq
 
 
 @cache
-def _code() -> str:
-    """Hash of the code that trains: a run cut short by a changed trainer does not go on; a plot changes nothing."""
-    files = imports.closure([job.__name__])
-    return storage.sha256_bytes(b"\0".join((imports.ROOT / file).read_bytes() for file in files))
+def code(root: Path = imports.ROOT) -> str:
+    """Hash of the code that trains, below `root`: a run is not resumed by another trainer; a plot changes nothing."""
+    files = imports.closure([job.__name__], root)
+    return storage.sha256_bytes(b"\0".join((root / file).read_bytes() for file in files))
 
 
 class TrainingRun(NamedTuple):
@@ -119,7 +119,7 @@ class Experiment:
         """The job of one run, in a folder named after all that decides its outcome."""
         own = replace(self.job, rows=f"{self.rows}/{arm.rows}.parquet", objective=asdict(arm.objective), seed=seed)
         base = reference.identity(policy.locate(own.model), job.DTYPES[own.dtype])
-        parts = [json.dumps(asdict(own), sort_keys=True), storage.sha256_file(storage.path(own.rows)), base, _code()]
+        parts = [json.dumps(asdict(own), sort_keys=True), storage.sha256_file(storage.path(own.rows)), base, code()]
         name = f"{arm.name}-{seed}-{storage.sha256_bytes(' '.join(parts).encode())[:12]}"
         return replace(own, output=f"{RUNS}/{name}")
 
