@@ -1,3 +1,3 @@
-"""MM-RLHF compendium: the small tested library the chapters call."""
+"""Losses, ranked trees, models, records, rollouts and trainers of MM-RLHF, without any experiment."""
 
 __version__ = "0.1.0"

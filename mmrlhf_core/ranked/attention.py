@@ -1,6 +1,6 @@
-"""Attention that honours the structure of a ranked tree exactly, through transformers' attention interface.
+"""Attention with exactly the structure of a ranked tree, through transformers' attention interface.
 
-A token sees the tokens before it in its own prefix, and in its own response; never a sibling response, another
+A token attends to the tokens before it in its own prefix and in its own response; never to a sibling response, another
 query, or padding. Each query is two calls of scaled dot-product attention: the prefix with itself (causal), and
 the responses with prefix and responses under a mask, so no T × T mask is ever built. On CUDA with Triton the same
 rule is one FlexAttention block mask.
@@ -25,7 +25,7 @@ TEXT_MODELS = ("qwen2", "qwen2_5_vl_text", "qwen3")
 
 
 def visible(tree: Tree, i: Tensor, j: Tensor) -> Tensor:
-    """Whether token `i` sees token `j`; both are index tensors that broadcast. The one definition of the structure."""
+    """Whether token `i` attends to token `j`; both are index tensors that broadcast. Defines the structure."""
     same_query = tree.query_of[i] == tree.query_of[j]
     own_branch = (tree.branch_of[j] == 0) | (tree.branch_of[j] == tree.branch_of[i])
     return (i >= j) & same_query & own_branch & (tree.query_of[i] >= 0) | (i == j)
@@ -86,8 +86,8 @@ def _split_attention(query: Tensor, key: Tensor, value: Tensor, scale: float | N
         k, v = keys[number], values[number]
         first = k[:, :, :prefix], v[:, :, :prefix]
         parts.append(F.scaled_dot_product_attention(queries[2 * number], *first, is_causal=True, scale=scale))
-        answers = queries[2 * number + 1]
-        parts.append(F.scaled_dot_product_attention(answers, k, v, attn_mask=mask[None, None], scale=scale))
+        responses = queries[2 * number + 1]
+        parts.append(F.scaled_dot_product_attention(responses, k, v, attn_mask=mask[None, None], scale=scale))
     return torch.cat([part.transpose(1, 2) for part in (*parts, torch.zeros_like(padding))], dim=1)
 
 
@@ -137,7 +137,7 @@ def check(model: PreTrainedModel) -> None:
 
 
 def check_dropout(model: PreTrainedModel) -> None:
-    """Refuse dropout in training: the shared prefix would get one draw where separate sequences get several."""
+    """Refuse dropout in training: the shared prefix would be dropped once where separate sequences differ."""
     if not model.training:
         return
     rate = model.config.get_text_config().attention_dropout

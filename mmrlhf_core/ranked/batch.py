@@ -1,4 +1,4 @@
-"""From a query with K ranked responses to one packed sequence: every prefix once, its responses behind it.
+"""A query with K ranked responses as one packed sequence: every prefix once, followed by its responses.
 
 Shapes: `T` packed tokens, `P` tokens of one prefix, `R` tokens of one response, `N` response tokens of the batch,
 `M` responses of the batch, `E` preference pairs of the batch.
@@ -65,10 +65,10 @@ class Tree:
     """A packed batch. Every index tensor below points into the packed sequence or into the list of responses.
 
     ids [T]; query_of [T] (−1: padding); branch_of [T] (0: prefix, k: k-th response);
-    offset [T] place in the prefix, or in the response;
-    state_index [N] where the state lies that predicts a response token; targets [N] that token;
+    offset [T] position in the prefix, or in the response;
+    state_index [N] position of the state that predicts a response token; targets [N] that token;
     response_of [N] the response it belongs to; counted [N] whether it enters the sums;
-    ends [M] where each response's last token lies; query_of_response [M];
+    ends [M] position of each response's last token; query_of_response [M];
     pairs [E, 2] (winner, loser) responses; query_of_pair [E].
     prefix_lengths, response_lengths: the same structure as plain numbers. media: one dictionary per query.
     """
@@ -96,12 +96,12 @@ class Tree:
 
     @property
     def places(self) -> Tensor:
-        """Where the response tokens lie in the packed sequence, [N]."""
+        """Positions of the response tokens in the packed sequence, [N]."""
         return (self.branch_of > 0).nonzero().flatten()
 
     @property
     def shared_tokens(self) -> int:
-        """Tokens not computed again, against each response with its own prefix: Σ (K − 1) P."""
+        """Tokens saved, compared with a prefix of its own for each response: Σ (K − 1) P."""
         pairs = zip(self.prefix_lengths, self.response_lengths, strict=True)
         return sum((len(lengths) - 1) * prefix for prefix, lengths in pairs)
 

@@ -1,4 +1,4 @@
-"""Exact log-probabilities of every response of a packed batch, differentiable, with logits never beyond one chunk.
+"""Exact, differentiable log-probabilities of every response of a packed batch, with the logits of one chunk at a time.
 
 Shapes: `T` packed tokens, `N` response tokens, `M` responses, `D` width, `V` vocabulary.
 """

@@ -1,7 +1,7 @@
 """Pictures and clips of a packed batch: one call of the vision tower per kind of media and step.
 
-A frozen tower may answer from a cache. What is kept is what the tower puts out, never what the projector makes
-of it, because the projector is trained.
+Outputs of a frozen tower can be cached. The cache holds the tower's outputs and never the projector's, because the
+projector is trained.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ Media = tuple[dict[str, Tensor], ...]
 class TowerCache:
     """Outputs of the frozen vision tower of one model, by content of the input, within `max_bytes`.
 
-    The least recently used outputs go first. `hits` and `misses` count tiles (Qwen2.5-VL: pictures and clips).
+    The least recently used outputs are removed first. `hits` and `misses` count tiles (Qwen2.5-VL: pictures, clips).
     """
 
     def __init__(self, model: PreTrainedModel, max_bytes: int) -> None:
@@ -32,22 +32,22 @@ class TowerCache:
         self._held: OrderedDict[str, Tensor] = OrderedDict()
 
     def states(self, tiles: list[Tensor], compute: Callable[[list[int]], Sequence[Tensor]]) -> list[Tensor]:
-        """The tower's output for each tile; `compute` gets the numbers of the unknown ones and returns theirs."""
+        """The tower's output for each tile; `compute` is called with the numbers of the tiles not in the cache."""
         if any(parameter.requires_grad for parameter in self.tower.parameters()):
             raise ValueError(
                 "The vision tower is trained, so its outputs must not be cached. Freeze it with "
                 "requires_grad_(False), or leave the cache out."
             )
         keys = [_content(tile) for tile in tiles]
-        found = {key: self._held[key] for key in keys if key in self._held}
-        missing = {key: number for number, key in enumerate(keys) if key not in found}
+        outputs = {key: self._held[key] for key in keys if key in self._held}
+        missing = {key: number for number, key in enumerate(keys) if key not in outputs}
         self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
         if missing:
             with torch.no_grad():
-                found |= zip(missing, compute(list(missing.values())), strict=True)
+                outputs |= zip(missing, compute(list(missing.values())), strict=True)
         for key in keys:
-            self._keep(key, found[key])
-        return [found[key] for key in keys]
+            self._keep(key, outputs[key])
+        return [outputs[key] for key in keys]
 
     def _keep(self, key: str, value: Tensor) -> None:
         if key not in self._held:
@@ -60,8 +60,8 @@ class TowerCache:
 
 def vision_tower(model: PreTrainedModel) -> nn.Module:
     """The module that encodes pixels, for each family."""
-    name = "visual" if model.config.model_type == "qwen2_5_vl" else "vision_tower"
-    return cast(nn.Module, getattr(model.base_model, name))
+    base = _family(model).base_model
+    return cast(nn.Module, base.visual if model.config.model_type == "qwen2_5_vl" else base.vision_tower)
 
 
 def _family(model: PreTrainedModel) -> Any:
@@ -71,7 +71,7 @@ def _family(model: PreTrainedModel) -> Any:
 
 @contextmanager
 def frozen(model: PreTrainedModel) -> Iterator[None]:
-    """For as long as it is used the vision tower does not train; afterwards, in any case, it is as it was."""
+    """The vision tower does not train inside the block; afterwards its weights train as before, even after an error."""
     trained = [weight for weight in vision_tower(model).parameters() if weight.requires_grad]
     for weight in trained:
         weight.requires_grad_(False)
@@ -89,7 +89,7 @@ def _content(tile: Tensor) -> str:
 
 
 class _KnownTower(nn.Module):
-    """Stands in for a tower of tiles [n, 3, H, W] and calls it for the unknown ones only."""
+    """Replaces a tower of tiles [n, 3, H, W] and calls it only for tiles that are not in the cache."""
 
     def __init__(self, cache: TowerCache, layer: int, last: bool) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _KnownTower(nn.Module):
 
 
 class _KnownBlocks(nn.Module):
-    """Stands in for the blocks of Qwen2.5-VL's tower and answers with their known output [patches, width]."""
+    """Replaces the blocks of Qwen2.5-VL's tower and returns their cached output [patches, width]."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class _KnownBlocks(nn.Module):
 
 @contextmanager
 def _standing_in(parent: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
-    """Put `module` in the place of `parent.name` for one block, and the original back in any case."""
+    """`parent.name` is `module` inside the block, and the original module afterwards, even after an error."""
     original = getattr(parent, name)
     setattr(parent, name, module)
     try:
@@ -130,7 +130,7 @@ def _standing_in(parent: nn.Module, name: str, module: nn.Module) -> Iterator[No
 def _known(
     model: PreTrainedModel, pixels: Tensor, grid: Tensor | None, cache: TowerCache | None
 ) -> AbstractContextManager[None]:
-    """A context in which the tower of `model` answers from `cache` where it can."""
+    """A context in which the tower of `model` uses `cache`."""
     if cache is None:
         return nullcontext()
     if cache.tower is not vision_tower(model):
@@ -146,7 +146,7 @@ def _known(
 
 
 def answering(model: PreTrainedModel, inputs: dict[str, Tensor], cache: TowerCache) -> AbstractContextManager[None]:
-    """A context for one plain call of `model` on processor tensors whose tower answers from `cache` where it can."""
+    """A context for one plain call of `model` on processor tensors whose tower uses `cache`."""
     kinds = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
     given = [(inputs[pixels], inputs.get(grid)) for pixels, grid in kinds if pixels in inputs]
     if not given or (len(given) > 1 and given[0][1] is not None):  # pictures beside clips: two calls of the same blocks
@@ -178,7 +178,8 @@ def _stack(parts: list[Tensor]) -> Tensor:
 
 def gather(media: Media, keys: tuple[str, ...]) -> dict[str, Tensor]:
     """The tensors under `keys` of all queries that have them."""
-    return {key: _stack([one[key] for one in media if key in one]) for key in keys if any(key in one for one in media)}
+    parts = {key: [tensors[key] for tensors in media if key in tensors] for key in keys}
+    return {key: _stack(tensors) for key, tensors in parts.items() if tensors}
 
 
 def _flat(features: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
@@ -219,13 +220,13 @@ def _clip_features(model: PreTrainedModel, media: Media, cache: TowerCache | Non
         chosen = [number for number, clip in enumerate(clips) if len(clip) == frames]
         stacked = torch.stack([clips[number] for number in chosen])
         with _known(model, stacked, None, cache):
-            found = _with_line_end(model, _family(model).get_video_features(stacked).pooler_output, frames)
-            features |= zip(chosen, found, strict=True)
+            outputs = _with_line_end(model, _family(model).get_video_features(stacked).pooler_output, frames)
+            features |= zip(chosen, outputs, strict=True)
     return torch.cat([features[number] for number in range(len(clips))])
 
 
 def embed(model: PreTrainedModel, tree: Tree, cache: TowerCache | None = None) -> Tensor:
-    """Input embeddings [1, T, width] of a batch, with every picture and clip encoded once and put in its place."""
+    """Input embeddings [1, T, width] of a batch; every picture and clip is encoded once and fills its placeholders."""
     embeds: Tensor = model.get_input_embeddings()(tree.ids[None])
     for key, name, features_of in (
         ("pixel_values", "image_token_id", _picture_features),

@@ -1,6 +1,6 @@
-"""How a chapter begins (seeds, threads, deterministic kernels) and what it ran on.
+"""How a run begins (seeds, threads, deterministic kernels), and on what software and hardware it runs.
 
-torch is imported where it is used, so that the runner can refuse wrong input without waiting for it.
+torch is imported inside the functions, so that the pipeline can refuse wrong input without waiting for it.
 """
 
 import os
@@ -10,8 +10,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-# torch keeps a plan for every product and shape, 1024 in each of two caches, over a megabyte a shape. Batches of many
-# shapes hardly use one again. Both are read at the first product.
+# torch caches a plan for every matrix product and shape, 1024 in each of two caches, over a megabyte for each shape.
+# Batches of many shapes rarely use one again. Both sizes are read at the first product.
 PLANS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", "papermill", "dvc")
 
@@ -19,7 +19,7 @@ SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", 
 def begin(seed: int, threads: int) -> None:
     """Seed every generator, fix the threads, ask torch for deterministic kernels and small caches.
 
-    Files of a second are read without a bar.
+    Loading a model shows no progress bar.
     """
     import torch
     import transformers
@@ -31,9 +31,8 @@ def begin(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # finds mistakes in kernels; costs time, changes nothing
-    )
+    # Filling finds mistakes in kernels; it costs time and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a module property
     transformers.utils.logging.disable_progress_bar()
 
 

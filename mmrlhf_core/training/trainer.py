@@ -144,7 +144,7 @@ class RankedTrainer(ResumingTrainer):
         tree = inputs["tree"].to(self.args.device)
         self._ids, self._micro = self._ids + inputs["ids"], self._micro + 1
         in_step = isinstance(num_items_in_batch, Tensor)
-        items = num_items_in_batch if in_step else dataset.total([inputs]).clamp(min=1)
+        items = cast(Tensor, num_items_in_batch) if in_step else dataset.total([inputs]).clamp(min=1)
         sums, tokens, scores = model(tree, inputs.get("calls"))
         parts = self.parts({**inputs, "tree": tree}, sums, tokens, scores)
         loss = torch.stack(
@@ -161,7 +161,7 @@ class RankedTrainer(ResumingTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm; one that is not finite ends the run before the optimizer uses it."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]  # transformers has no types here
         if norm is not None and not math.isfinite(float(norm)):
             raise NotFinite(self._stopped("gradient norm", float(norm)))
         return norm
