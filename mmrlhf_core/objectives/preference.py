@@ -1,7 +1,7 @@
 """Preference objectives: per-pair tensors in, per-pair losses out. No reduction, no logging, no state.
 
 Shape legend: `B` pairs. Every symbol is explained once, in `symbols.SYMBOLS`. "eq. 4" and "§4" are MM-RLHF's
-(arXiv 2502.10391); the arms to compare against name their own papers.
+(arXiv 2502.10391); the losses it is compared with name their own papers.
 """
 
 import math
@@ -59,7 +59,7 @@ def sft(logp_w: Tensor, length_w: Tensor) -> Tensor:
     return -logp_w / length_w
 
 
-# Arms to compare against
+# Losses to compare with
 
 
 def offset_of_margin(reward_margin: Tensor, alpha: float) -> Tensor:

@@ -1,7 +1,7 @@
 """The one symbol table: what every argument of the objectives means, as the papers write it.
 
 Shapes: `B` pairs (or critiques), `G` responses of a group, `T` tokens, `n` responses compared with one another.
-`tests/objectives/test_symbols.py` holds this table and the signatures against each other.
+`tests/core/objectives/test_symbols.py` compares this table with the signatures.
 """
 
 SYMBOLS: dict[str, tuple[str, str]] = {

@@ -121,33 +121,27 @@ def config(text_model, **changes):
     return hf.Qwen2Config(**{key: value for key, value in values.items() if key not in ("model_type", "layer_types")})
 
 
-def test_sliding_window_layer_is_named(text_model):
-    model = hf.Qwen2ForCausalLM(config(text_model, use_sliding_window=True, sliding_window=4, max_window_layers=1))
-    with pytest.raises(ValueError, match="Layer 1 of the text model is 'sliding_attention'"):
-        attention.prepare(model)
+SMALL = {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 32, "pad_token_id": 0, "num_attention_heads": 2}
+GROUPED = {**SMALL, "num_key_value_heads": 1, "head_dim": 8}
+WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+REFUSED = {
+    "Layer 1 .* 'sliding_attention'": lambda: hf.Qwen2ForCausalLM(
+        hf.Qwen2Config(**SMALL, num_key_value_heads=1, num_hidden_layers=2, **WINDOW)
+    ),
+    "Layer 0 .* 'linear_attention'": lambda: hf.Qwen3NextForCausalLM(
+        hf.Qwen3NextConfig(**GROUPED, num_hidden_layers=4, num_experts=2, moe_intermediate_size=8)
+    ),
+    r"layers\.0\.self_attn\.sinks": lambda: hf.GptOssForCausalLM(
+        hf.GptOssConfig(**GROUPED, num_hidden_layers=1, num_local_experts=2, layer_types=["full_attention"])
+    ),
+    "'gemma' with text model 'gemma'": lambda: hf.GemmaForCausalLM(hf.GemmaConfig(**GROUPED, num_hidden_layers=1)),
+}
 
 
-def test_linear_attention_layer_is_named():
-    settings = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "vocab_size": 32}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "num_experts": 2}
-    model = hf.Qwen3NextForCausalLM(hf.Qwen3NextConfig(**settings, **heads, pad_token_id=0, moe_intermediate_size=8))
-    with pytest.raises(ValueError, match="Layer 0 of the text model is 'linear_attention'"):
-        attention.prepare(model)
-
-
-def test_attention_sink_is_named():
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 32, "pad_token_id": 0}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "num_local_experts": 2}
-    model = hf.GptOssForCausalLM(hf.GptOssConfig(**small, **heads, layer_types=["full_attention"]))
-    with pytest.raises(ValueError, match=r"model\.layers\.0\.self_attn\.sinks is an attention sink"):
-        attention.prepare(model)
-
-
-def test_other_model_types_are_named():
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 32, "pad_token_id": 0}
-    model = hf.GemmaForCausalLM(hf.GemmaConfig(**small, num_attention_heads=2, num_key_value_heads=1, head_dim=8))
-    with pytest.raises(ValueError, match="Model type 'gemma' with text model 'gemma' is not supported"):
-        attention.prepare(model)
+@pytest.mark.parametrize("reason", REFUSED)
+def test_models_that_a_tree_cannot_reproduce_are_refused_by_name(reason):
+    with pytest.raises(ValueError, match=reason):
+        attention.prepare(REFUSED[reason]())
 
 
 def test_dropout_is_refused_in_training_only(text_model, make_text_query):

@@ -106,14 +106,6 @@ def test_other_processes_decide_what_losses_are_divided_by(tmp_path, monkeypatch
 # losses
 
 
-def test_w_zero_is_dpo_to_the_last_digit_of_the_weights(tmp_path, data):
-    zero = train(tmp_path / "zero", data, Objective(loss="mm_dpo", w=0.0))
-    plain = train(tmp_path / "plain", data, Objective(loss="dpo"))
-    half = train(tmp_path / "half", data, Objective(loss="mm_dpo", w=0.5))
-    assert tiny.same(tiny.weights(zero.model), tiny.weights(plain.model))
-    assert not tiny.same(tiny.weights(half.model), tiny.weights(plain.model))
-
-
 def pairs(seed=0):
     numbers = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return Pairs(*numbers[:4] * 3 - 9, torch.full((6,), 4.0).double(), torch.full((6,), 5.0).double(), numbers[4] + 1)
@@ -193,14 +185,6 @@ def test_logs_name_every_part_and_start_where_they_should(tmp_path, data):
     assert entry["logps/chosen"] < 0 > entry["logps/rejected"]
     assert entry["tokens/per_second"] > 0
     assert 0 < entry["tokens/shared_share"] < 1
-
-
-def test_shared_tokens_are_those_not_computed_again(tmp_path):
-    data = tiny.examples(4)
-    entry = train(tmp_path, data, max_steps=1).state.log_history[0]
-    tree = sum(example.query.size for example in data)
-    once = sum(len(e.query.responses) * len(e.query.prefix) + sum(map(len, e.query.responses)) for e in data)
-    assert entry["tokens/shared_share"] == pytest.approx((once - tree) / once)
 
 
 def test_evaluation_reports_the_same_numbers(tmp_path, data):
