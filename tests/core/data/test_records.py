@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrlhf_core.data import records, storage
-from mmrlhf_core.data.records import Critique, Judgement, Pair, Query, Ranking, RecordError, Reject, Response
+from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, RecordError, Reject, Response
 
 QUERY = Query("pool/1", "what is it ?", "image", ("a/1.png",), "short", "a dog", "pool", "g1", "pets", "")
 ANSWER = Response("pool/1/0", "pool/1", "base", "a dog", 0.7, 0.9, 64, 3)
-JUDGEMENT = Judgement("pool/1", "pool/1/0", "ann", 4, 5, 5, "right .", 12.5, 2, 7, 0)
 RANKING = Ranking("pool/1", "ann", ("a", "b", "c", "d"), (2, 1, 2, 3), "b is whole", "", 0)
 PAIR = Pair("pool/1", "b", "a", "whole", "a gap", 1, 2.0, 1.0, 1.0, 0.0, "ranked", "train")
 REJECT = Reject("pool", "rows.jsonl", 3, "no media: neither image nor video")
@@ -47,25 +46,14 @@ def rankings(draw: st.DrawFn) -> Ranking:
 
 
 point = st.integers(1, 5)
+pairs = st.builds(
+    Pair, name, name.map("a".__add__), name.map("b".__add__), text, text, point, real, real, real, real,
+    st.sampled_from(records.ORIGINS), st.sampled_from(records.SPLITS),
+)  # fmt: skip
 GENERATED = {
-    Judgement: st.builds(Judgement, name, name, name, point, point, point, text, real.map(abs), st.integers(0, 9)),
     Ranking: rankings(),
     Critique: st.builds(Critique, name, name, name, text, text, text),
-    Pair: st.builds(
-        Pair,
-        name,
-        name.map("a".__add__),
-        name.map("b".__add__),
-        text,
-        text,
-        point,
-        real,
-        real,
-        real,
-        real,
-        st.sampled_from(records.ORIGINS),
-        st.sampled_from(records.SPLITS),
-    ),
+    Pair: pairs,
     Query: queries(),
     Response: st.builds(Response, name, name, name, text, real, real, integer, integer),
     Reject: st.builds(Reject, name, name, integer, name),
@@ -77,7 +65,7 @@ def exact(rows: list) -> list[str]:
     return [repr(row) for row in rows]
 
 
-@pytest.mark.parametrize("kind", records.RECORD_TYPES)
+@pytest.mark.parametrize("kind", GENERATED)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_what_is_written_is_what_is_read(tmp_path_factory, kind, data):
@@ -147,12 +135,6 @@ def test_a_response_is_checked_when_made(change, says):
 @pytest.mark.parametrize(
     ("row", "change", "says"),
     [
-        (JUDGEMENT, {"helpfulness": 0}, "Judgement.helpfulness is 0; give 1 to 5."),
-        (JUDGEMENT, {"faithfulness": 6}, "Judgement.faithfulness is 6; give 1 to 5."),
-        (JUDGEMENT, {"ethics": 3.0}, "Judgement.ethics is float '3.0', not int."),
-        (JUDGEMENT, {"seconds": -0.5}, "Judgement.seconds is -0.5; give 0 or more."),
-        (JUDGEMENT, {"place": -1}, "Judgement.place is -1"),
-        (JUDGEMENT, {"annotator": " "}, "Judgement.annotator is blank."),
         (RANKING, {"responses": ("a", "b", "c", "a")}, "Ranking.responses holds 4 ids; give two or more, each once."),
         (RANKING, {"responses": ("a",), "ranks": (1,)}, "Ranking.responses holds 1 ids"),
         (RANKING, {"ranks": (1, 2)}, "Ranking.ranks holds 2 ranks for 4 responses."),
@@ -166,7 +148,7 @@ def test_a_response_is_checked_when_made(change, says):
         (PAIR, {"margin": 1}, "Pair.margin is int '1', not float."),
     ],
 )
-def test_judgements_rankings_and_pairs_are_checked_when_made(row, change, says):
+def test_rankings_and_pairs_are_checked_when_made(row, change, says):
     with pytest.raises(RecordError) as caught:
         replace(row, **change)
     assert says in str(caught.value)
@@ -175,12 +157,6 @@ def test_judgements_rankings_and_pairs_are_checked_when_made(row, change, says):
 def test_a_ranking_reads_as_the_paper_writes_it():
     assert RANKING.order == "2>1=3>4"
     assert Ranking("q", "ann", ("a", "b"), (1, 1)).order == "1=2"
-
-
-def test_the_overall_score_counts_ethics_three_times():
-    assert JUDGEMENT.overall == 9
-    assert replace(JUDGEMENT, ethics=1).overall == -3  # 4 + 5 - 3 * 4
-    assert all(len(labels) == 5 for labels in records.SCALES.values())
 
 
 def rewritten(file: Path, table: pa.Table, **metadata: str) -> None:
@@ -230,20 +206,6 @@ def test_writing_refuses_mixed_rows_and_an_untyped_empty_file(tmp_path):
     assert not list(tmp_path.iterdir())
     records.write(file, [], Query)
     assert records.read(file, Query) == []
-
-
-def test_the_dictionary_tells_every_column_of_every_record():
-    shown = records.dictionary()
-    for kind in records.RECORD_TYPES:
-        assert f"### {kind.__name__} (version {kind.VERSION})\n\n{kind.__doc__}" in shown
-        for item in fields(kind):
-            assert f"| `{item.name}` | " in shown
-            assert f" | {item.metadata['meaning']} | " in shown
-            assert item.metadata["meaning"]
-    assert "| `media` | list of str | " in shown
-    assert "`text`, `image`, `images`, `video`" in shown
-    own = {kind.__name__ for kind in records.Record.__subclasses__() if kind.__module__ == records.__name__}
-    assert {kind.__name__ for kind in records.RECORD_TYPES} == own, "other rooms may keep records of their own"
 
 
 def test_records_are_values():
