@@ -94,14 +94,9 @@ class Parts(NamedTuple):
     counted: list[Tensor]
 
 
-def literal(processor: hf.ProcessorMixin, text: str) -> list[int]:
-    """Tokens of a text in which a template's marks are words like all others."""
-    return processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
-
 def opening(processor: hf.ProcessorMixin, form: Form, prompt: Prompt, response: str) -> list[int]:
     """Tokens from the response to where its critique begins."""
-    return literal(processor, response) + prompts.critique_frame(processor, prompt, form.wording)[1]
+    return prompts.literal(processor, response) + prompts.critique_frame(processor, prompt, form.wording)[1]
 
 
 def encode_prompt(processor: hf.ProcessorMixin, form: Form, prompt: Prompt) -> tuple[Tensor, dict[str, Tensor]]:
@@ -124,8 +119,8 @@ def encode_branches(
     for response, critique in zip(responses, critiques, strict=True):
         if critique and not form.critique:
             raise ValueError("This reward model scores responses without a critique; leave critiques out.")
-        asked = literal(processor, response) + tail
-        written = [*literal(processor, critique or ""), form.end]
+        asked = prompts.literal(processor, response) + tail
+        written = [*prompts.literal(processor, critique or ""), form.end]
         branches.append(torch.tensor([*asked, *written, *form.newline]))
         counts = torch.zeros(len(branches[-1]), dtype=torch.bool)
         counts[len(asked) : len(asked) + len(written)] = critique is not None

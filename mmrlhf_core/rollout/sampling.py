@@ -190,7 +190,7 @@ def _read(model: reward.RewardModel, work: Work, scored: Sequence[score.Scored])
     processor, found = model.policy.processor, {one.response: one for one in scored}
     tokens = []
     for name, text in work.responses.items():
-        critique = reward.literal(processor, found[name].critiques[0])
+        critique = prompts.literal(processor, found[name].critiques[0])
         tokens.append(len(reward.opening(processor, model.form, work.prompt, text)) + len(critique) + 1)
     ordered = [found[name] for name in work.responses]
     critiques = tuple(one.critiques[0] for one in ordered)

@@ -97,7 +97,7 @@ def test_writing_reads_the_tokens_that_training_reads(scorer):
 
 def test_the_score_place_moves_with_the_critique_and_not_with_padding(scorer):
     short, long = "right .", "right . a red circle at b3 ."
-    extra = len(reward.literal(scorer.policy.processor, long)) - len(reward.literal(scorer.policy.processor, short))
+    extra = len(prompts.literal(scorer.policy.processor, long)) - len(prompts.literal(scorer.policy.processor, short))
     tree, (first,) = places(scorer, [query(scorer, ["yes ."], [short])])
     _, (moved,) = places(scorer, [query(scorer, ["yes ."], [long])])
     padded, (same,) = places(scorer, [query(scorer, ["yes ."], [short])], multiple=64)
@@ -107,7 +107,7 @@ def test_the_score_place_moves_with_the_critique_and_not_with_padding(scorer):
     assert tree.ids[first] == scorer.form.end
     # tokens behind the end, such as the template's line end, leave it where it is: it is not "the last token"
     one = query(scorer, ["yes ."], [short])
-    behind = torch.cat([one.responses[0], torch.tensor(reward.literal(scorer.policy.processor, "\n yes"))])
+    behind = torch.cat([one.responses[0], torch.tensor(prompts.literal(scorer.policy.processor, "\n yes"))])
     _, (still,) = places(scorer, [RankedQuery(one.prefix, one.media, [behind], [])])
     assert still == first
     with torch.no_grad():
@@ -246,6 +246,6 @@ def test_a_release_that_does_not_match_its_base_is_named(llava, tmp_path):
 
 def test_branches_are_encoded_as_answers_are(llava):
     text = "a red circle ."
-    assert [*reward.literal(llava.policy.processor, text), llava.form.end] == ranked.encode_response(
+    assert [*prompts.literal(llava.policy.processor, text), llava.form.end] == ranked.encode_response(
         llava.policy.processor, text
     ).tolist()

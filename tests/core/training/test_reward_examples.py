@@ -117,7 +117,7 @@ def test_the_balance_leaves_out_claims_of_the_frequent_verdict_and_no_other_toke
 def test_a_claim_left_out_is_left_out_whole(base):
     text = "at b3 red ? red yes cross ? circle no : wrong . missing at c2 a cross : wrong . answer red ? red : right ."
     kept = examples.thinned(base.processor, text, {"right": 1.0, "wrong": 0.0}, "x")
-    tokens = torch.tensor(reward.literal(base.processor, text))
+    tokens = torch.tensor(prompts.literal(base.processor, text))
     assert len(tokens) == len(kept)
     assert (
         base.processor.tokenizer.decode(tokens[kept]) == " missing at c2 a cross : wrong . answer red ? red : right ."
