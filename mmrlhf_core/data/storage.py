@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,14 +100,25 @@ def write_json(target: str | Path, value: Any) -> None:
 
 
 def read_json(source: str | Path) -> Any:
-    """Read a JSON file; a broken one is an error that names it."""
+    """Read a JSON file; a broken file is an error that names it."""
     file = path(source)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is not readable JSON ({error}). Delete it and rerun the stage that makes it."
         ) from error
+
+
+def read_object(source: str | Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """The object of a JSON file that has at least these keys; another content is an error that names file and key."""
+    value = read_json(source)
+    if not isinstance(value, dict):
+        raise ValueError(f"{source} holds {json.dumps(value)[:60]}, not a JSON object. Give the right file.")
+    for key in keys:
+        if key not in value:
+            raise ValueError(f"{source} has no {key!r}; it has {', '.join(map(repr, value)) or 'no keys'}.")
+    return value
 
 
 def sha256_bytes(data: bytes) -> str:

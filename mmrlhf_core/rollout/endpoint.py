@@ -186,7 +186,7 @@ def ask(endpoint: Endpoint, messages: list[dict[str, Any]], cache: str | Path, s
     name = storage.sha256_bytes(endpoint.url.encode() + b"\n" + b"as is\n" * endpoint.as_is + data)
     file = storage.path(cache) / name[:2] / f"{name}.json"
     if file.is_file():
-        kept = storage.read_json(file)
+        kept = storage.read_object(file, ("text", "prompt_tokens", "answer_tokens"))
         return Answer(kept["text"], kept["prompt_tokens"], kept["answer_tokens"], True, kept.get("finished", True))
     answer = _read(_send(endpoint, body), endpoint.as_is)
     kept = {key: value for key, value in asdict(answer).items() if key != "cached"}
