@@ -60,7 +60,8 @@ def _row(row: Any) -> _Row:
     """The row, or BadRow. A reason or a kind of media that is absent, null or empty does not count."""
     if type(row) is not dict:
         raise row if type(row) is BadRow else BadRow(f"wrong type: the row is {type(row).__name__}")
-    usable = _Row(*(_text(row, key) for key in (*_REQUIRED, *_OPTIONAL)), media=_media(row))
+    name, prompt, chosen, rejected, why_chosen, why_rejected = (_text(row, key) for key in (*_REQUIRED, *_OPTIONAL))
+    usable = _Row(name, prompt, chosen, rejected, why_chosen, why_rejected, _media(row))
     if usable.chosen == usable.rejected:
         raise BadRow("no preference: chosen and rejected are the same text")
     if _SHARED.search(usable.id):

@@ -43,6 +43,15 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, uniform: torc
     return torch.searchsorted(mass, (uniform.to(mass) * mass[:, -1])[:, None], right=True).squeeze(-1)
 
 
+def check_decoding(n: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
+    """Refuse settings that nothing can be sampled with."""
+    if n < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"n {n}, temperature {temperature}, top_p {top_p} and max_new_tokens {max_new_tokens} are out of range: "
+            "n and max_new_tokens from 1, temperature from 0, top_p above 0 and at most 1."
+        )
+
+
 class Rows(NamedTuple):
     """The answers still being written: logits [N, V] of the next token, cache, mask [N, T], next position [N]."""
 
@@ -104,7 +113,9 @@ def write(policy: Policy, rows: Rows, uniform: torch.Tensor, temperature: float,
 
 
 @torch.inference_mode()
-def _decode(policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float) -> list:
+def _decode(
+    policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float
+) -> list[list[int]]:
     """Tokens of n answers per prompt, one row of `uniform` [B * n, L] each."""
     seen = any(prompt.images or prompt.clip for prompt in batch)
     rows = prefill(policy, prompts.encode(policy.processor, batch), seen)
@@ -131,11 +142,7 @@ def sample(
     """
     if len(names) != len(asked) or len(set(names)) != len(names):
         raise ValueError(f"{len(asked)} prompts need as many different names; {len(set(names))} were given.")
-    if temperature < 0 or not 0 < top_p <= 1 or n < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"temperature {temperature} must be at least 0, top_p {top_p} in (0, 1], n {n} and max_new_tokens "
-            f"{max_new_tokens} at least 1."
-        )
+    check_decoding(n, temperature, top_p, max_new_tokens)
     order = sorted(range(len(asked)), key=lambda i: (len(asked[i].clip), len(asked[i].images), len(asked[i].text), i))
     answers: dict[int, list[str]] = {}
     with tqdm(total=len(order), desc=desc, unit="prompt", disable=not desc) as bar:

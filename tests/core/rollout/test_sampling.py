@@ -130,7 +130,7 @@ def test_one_answer_is_the_first_of_three(base, queries, draw):
 
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 9}, {"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}])
 def test_settings_out_of_range_are_named(wrong):
-    with pytest.raises(ValueError, match="out of range: n from 1 to 8"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         Sampling(**wrong)
 
 

@@ -84,7 +84,7 @@ def test_critiques_and_scores_are_those_of_one_plain_sequence_after_another(scor
             assert found[number].critiques == (critique,)
             assert found[number].finished == (scorer.form.end in ids.tolist(),)
             parts = reward.encode(processor, scorer.form, one.prompt, [text], [critique])
-            query = score.ranked.Query(parts.prefix, parts.media, parts.responses, [])
+            query = score.ranked.RankedQuery(parts.prefix, parts.media, parts.responses, [])
             with torch.no_grad():
                 plain = scorer.head(end_states(model, [(query, 0)])).item()
             assert found[number].score == pytest.approx(plain, abs=1e-9)
