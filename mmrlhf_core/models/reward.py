@@ -19,6 +19,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.policy import Policy, PolicyError
 from mmrlhf_core.models.prompts import Prompt, Wording
+from mmrlhf_core.ranked.batch import RankedQuery
 
 HEAD, FORM = "score.safetensors", "score.json"
 
@@ -84,15 +85,6 @@ def create(base: Policy, wording: Wording = prompts.BRIEF, critique: bool = True
 # ---------------------------------------------------------------- tokens
 
 
-class Parts(NamedTuple):
-    """One prompt with K responses, as fields of `ranked.batch.RankedQuery`; only tokens of critiques are counted."""
-
-    prefix: Tensor
-    media: dict[str, Tensor]
-    responses: list[Tensor]
-    counted: list[Tensor]
-
-
 def opening(processor: hf.ProcessorMixin, form: Form, prompt: Prompt, response: str) -> list[int]:
     """Tokens of a response and of what stands between it and its critique."""
     return prompts.literal(processor, response) + prompts.critique_frame(processor, prompt, form.wording)[1]
@@ -129,10 +121,10 @@ def encode_branches(
 
 def encode(
     processor: hf.ProcessorMixin, form: Form, prompt: Prompt, responses: Sequence[str], critiques: Sequence[str | None]
-) -> Parts:
-    """Tokens of pictures and question, once, and of each response with its critique and end token."""
-    prefix, media = encode_prompt(processor, form, prompt)
-    return Parts(prefix, media, *encode_branches(processor, form, prompt, responses, critiques))
+) -> RankedQuery:
+    """Tokens of pictures and question, once, and of each response with its critique and end token; without pairs."""
+    branches, counted = encode_branches(processor, form, prompt, responses, critiques)
+    return RankedQuery(*encode_prompt(processor, form, prompt), branches, [], counted)
 
 
 def score_places(targets: Tensor, response_of: Tensor, places: Tensor, responses: int, form: Form) -> Tensor:

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 from mmrlhf_core.data import rows, storage
@@ -130,18 +128,12 @@ def _content(query: Query, media: str | Path) -> str:
     return storage.sha256_bytes("\0".join([query.id, query.prompt, query.modality, *files]).encode())
 
 
-@torch.inference_mode()
 def answer(learner: Policy, prompt: Prompt, name: str, how: Sampling) -> tuple[list[list[int]], int]:
     """Tokens of n answers, each up to its end token or the limit, and the number of tokens of the prompt."""
-    inputs = prompts.encode(learner.processor, [prompt])
-    streams = [generate.stream(how.seed, name, number, how.max_new_tokens) for number in range(how.n)]
-    uniform = torch.from_numpy(np.stack(streams)).to(learner.model.device)
-    started = generate.prefill(learner, inputs, bool(prompt.images or prompt.clip))
-    started = started.keep(torch.zeros(how.n, dtype=torch.long, device=uniform.device))
-    written = generate.write(learner, started, uniform, how.temperature, how.top_p)
+    uniform = generate.uniform_rows(learner, how.seed, [name], how.n, how.max_new_tokens)
+    written, (length,) = generate.decode(learner, [prompt], uniform, how.temperature, how.top_p)
     end = learner.processor.tokenizer.eos_token_id
-    cut = [ids[: ids.index(end) + 1] if end in ids else ids for ids in written]
-    return cut, inputs["input_ids"].shape[1]
+    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in written], length
 
 
 def _own(

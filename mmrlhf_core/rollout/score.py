@@ -143,8 +143,7 @@ def _written(model: RewardModel, batch: Sequence[Work], how: CritiqueDecoding, c
     rows = generate.extend(model.policy.model, rows, padded, real)
     rows = rows.keep(torch.arange(len(jobs), device=device).repeat_interleave(how.n))
     names = [f"{batch[b].query}/{storage.sha256_bytes(text.encode())}" for b, text in jobs]
-    draws = [generate.stream(how.seed, name, j, how.max_new_tokens) for name in names for j in range(how.n)]
-    uniform = torch.from_numpy(np.stack(draws)).to(device)
+    uniform = generate.uniform_rows(model.policy, how.seed, names, how.n, how.max_new_tokens)
     branches: list[list[Branch]] = [[] for _ in batch]
     for number, written in enumerate(generate.write(model.policy, rows, uniform, how.temperature, how.top_p)):
         b, text = jobs[number // how.n]
@@ -166,10 +165,10 @@ def _scores(
     different, queries = [list(dict.fromkeys(rows)) for rows in branches], []
     for work, rows in zip(batch, different, strict=True):
         texts, critiques = [text for text, _, _ in rows], [critique for _, critique, _ in rows]
-        parts = reward.encode(model.policy.processor, model.form, work.prompt, texts, critiques)
-        for tokens in parts.responses:
-            _fit(model, work.query, len(parts.prefix), len(tokens))
-        queries.append(ranked.RankedQuery(*parts[:3], pairs=[]))
+        query = reward.encode(model.policy.processor, model.form, work.prompt, texts, critiques)
+        for tokens in query.responses:
+            _fit(model, work.query, len(query.prefix), len(tokens))
+        queries.append(query)
     tree = ranked.build_tree(queries).to(model.policy.model.device)
     places = reward.score_places(tree.targets, tree.response_of, tree.places, tree.n_responses, model.form)
     scores = model.head(hidden_states(model.policy.model, tree, cache)[places]).double().cpu()

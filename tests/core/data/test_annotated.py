@@ -59,9 +59,9 @@ def test_ties_are_the_panels_and_between_different_texts():
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match=r"name \['q/9'\], which are no responses"):
         small(pairs=[Pair("q", "q/0", "q/9")])
-    with pytest.raises(ValueError, match="several parts"):
+    with pytest.raises(ValueError, match="parts"):
         small(pairs=[Pair("q", "q/0", "q/1", split="dev"), Pair("q", "q/0", "q/2", split="test")])
-    with pytest.raises(ValueError, match="1 queries have pairs and are not among the queries, first 'x'"):
+    with pytest.raises(ValueError, match="first 'x'"):
         small(pairs=[Pair("q", "q/0", "q/1"), Pair("x", "x/0", "x/1")])
     with pytest.raises(ValueError, match="No kind of reasons 'full'"):
         small()[0].reasons("full")
