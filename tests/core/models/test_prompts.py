@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from tiny_policies import ASKED, SIZE, WORDS, picture
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import prompts
@@ -10,23 +10,6 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.ranked import batch as ranked
 from mmrlhf_core.training import sft
 from mmrlhf_study.miniworld import miniature
-
-WORDS = ["a", "red", "circle", "at", "b3", ".", "is", "there", "?", "yes", "no"]
-SIZE = miniature.Size(width=32, layers=1, heads=4, kv_heads=2, mlp=48, vision_width=32, vision_layers=1, vision_mlp=32)
-
-
-def picture(seed, side=64):
-    values = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-ASKED = {
-    "text": Prompt("is there a circle ?"),
-    "one": Prompt("is there a red circle at b3 ?", (picture(0),)),
-    "large": Prompt("a circle ?", (picture(1, 128),)),
-    "two": Prompt("is it unknown?", (picture(2), picture(3))),
-    "clip": Prompt("a red . circle ?", clip=tuple(picture(seed) for seed in range(4))),
-}
 
 
 @pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
