@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmrlhf_core.data import media, records, rows, storage
 from mmrlhf_core.data.graph import Conflict, conflicts
@@ -44,28 +44,18 @@ class Published:
 # ---------------------------------------------------------------- one row
 
 
-class _Row(NamedTuple):
-    """A row that has what a pair needs; `media` is ("image" or "images" or "video", path, ...)."""
-
-    id: str
-    prompt: str
-    chosen: str
-    rejected: str
-    chosen_reason: str
-    rejected_reason: str
-    media: tuple[str, ...]
+_Usable = dict[str, Any]  # a row that has what a pair needs; its "media" is ("image" or "images" or "video", path, ...)
 
 
-def _row(row: Any) -> _Row:
+def _row(row: Any) -> _Usable:
     """The row, or BadRow. A reason or a kind of media that is absent, null or empty does not count."""
     if type(row) is not dict:
         raise row if type(row) is BadRow else BadRow(f"wrong type: the row is {type(row).__name__}")
-    name, prompt, chosen, rejected, why_chosen, why_rejected = (_text(row, key) for key in (*_REQUIRED, *_OPTIONAL))
-    usable = _Row(name, prompt, chosen, rejected, why_chosen, why_rejected, _media(row))
-    if usable.chosen == usable.rejected:
+    usable: _Usable = {key: _text(row, key) for key in (*_REQUIRED, *_OPTIONAL)} | {"media": _media(row)}
+    if usable["chosen"] == usable["rejected"]:
         raise BadRow("no preference: chosen and rejected are the same text")
-    if _SHARED.search(usable.id):
-        raise BadRow(f"reserved id: {usable.id!r} ends like the name of a second query")
+    if _SHARED.search(usable["id"]):
+        raise BadRow(f"reserved id: {usable['id']!r} ends like the name of a second query")
     return usable
 
 
@@ -101,7 +91,7 @@ def _media(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _usable(
     items: Iterable[tuple[int, Any]], rejects: dict[int, str], unread: Counter[str]
-) -> Iterator[tuple[int, _Row]]:
+) -> Iterator[tuple[int, _Usable]]:
     """The rows that are usable in themselves; the others go to `rejects`, unknown keys to `unread`."""
     for number, item in items:
         try:
@@ -146,15 +136,15 @@ class _Gathering:
         self.pairs: dict[tuple[str, str], Pair] = {}
         self.counts: Counter[tuple[str, str]] = Counter()  # queries of a published id, responses of a query
 
-    def query(self, row: _Row, paths: tuple[str, ...], group: str) -> str:
+    def query(self, row: _Usable, paths: tuple[str, ...], group: str) -> str:
         """The id of a row's query; a published id that asks something else gets a second name."""
-        key = (row.id, row.prompt, *row.media)
+        key = (row["id"], row["prompt"], *row["media"])
         if key not in self.queries:
-            use = self.counts["queries", row.id] + 1
-            name, category = row.id if use == 1 else f"{row.id} @{use}", paths[0].partition("/")[0]
+            use = self.counts["queries", row["id"]] + 1
+            name, category = row["id"] if use == 1 else f"{row['id']} @{use}", paths[0].partition("/")[0]
             category = category if category in records.CATEGORIES else ""
-            query = Query(name, row.prompt, row.media[0], paths, category, source=self.source, group=group)
-            self.queries[key], self.counts["queries", row.id] = query, use
+            query = Query(name, row["prompt"], row["media"][0], paths, category, source=self.source, group=group)
+            self.queries[key], self.counts["queries", row["id"]] = query, use
         return self.queries[key].id
 
     def response(self, query: str, text: str) -> str:
@@ -165,14 +155,15 @@ class _Gathering:
             self.responses[query, text] = Response(name, query, self.source, text)
         return self.responses[query, text].id
 
-    def add(self, row: _Row, paths: tuple[str, ...], group: str) -> None:
+    def add(self, row: _Usable, paths: tuple[str, ...], group: str) -> None:
         """One more pair, or BadRow when an earlier row has it."""
         query = self.query(row, paths, group)
-        chosen, rejected = self.response(query, row.chosen), self.response(query, row.rejected)
+        chosen, rejected = self.response(query, row["chosen"]), self.response(query, row["rejected"])
         if (chosen, rejected) in self.pairs:
             raise BadRow(f"repeated pair: an earlier row prefers {chosen!r} to {rejected!r}")
-        reasons = row.chosen_reason, row.rejected_reason
-        self.pairs[chosen, rejected] = Pair(query, chosen, rejected, *reasons, origin="published")
+        self.pairs[chosen, rejected] = Pair(
+            query, chosen, rejected, row["chosen_reason"], row["rejected_reason"], origin="published"
+        )  # fmt: skip
 
 
 def read(file: str | Path, folder: str | Path | None = None, max_reject_share: float = 0.01) -> Published:
@@ -187,13 +178,13 @@ def read(file: str | Path, folder: str | Path | None = None, max_reject_share: f
     rejects: dict[int, str] = {}
     unread: Counter[str] = Counter()
     usable = list(_usable(rows.read(file), rejects, unread))
-    named = dict.fromkeys(row.media for _, row in usable)
+    named = dict.fromkeys(row["media"] for _, row in usable)
     with media.quiet(), ThreadPoolExecutor(2) as workers:
         each = map if base is None else workers.map
         seen = dict(zip(named, each(partial(_look, base), named), strict=True))
     gathering = _Gathering(file.stem)
     for number, row in usable:
-        look = seen[row.media]
+        look = seen[row["media"]]
         try:
             if isinstance(look, str):
                 raise BadRow(look)
