@@ -1,4 +1,4 @@
-"""Rows of Parquet, JSON and JSON Lines files, one at a time, each with its number; a bad one says why."""
+"""Rows of Parquet, JSON and JSON Lines files, one at a time, each with its number; a bad row comes with its reason."""
 
 import json
 import re
@@ -15,7 +15,7 @@ MAX_ROW = 2**28  # characters of one row of a JSON array
 
 
 class SourceError(ValueError):
-    """A source is not there, is no source, or holds too many unusable rows."""
+    """A source does not exist, cannot be read, or has too many unusable rows."""
 
 
 class BadRow(ValueError):
@@ -105,7 +105,7 @@ def _parquet_row(batch: pa.RecordBatch) -> Any:
 def read(file: Path) -> Iterator[tuple[int, Any]]:
     """Row number (from 1; the line in JSON Lines) and value, or BadRow, of every row.
 
-    `.jsonl` is JSON Lines; elsewhere the first bytes tell Parquet and JSON arrays from JSON Lines.
+    `.jsonl` is JSON Lines; for other files the first bytes decide between Parquet, a JSON array and JSON Lines.
     """
     if not file.is_file():
         raise SourceError(f"{file} is not there. Check the path of the source.")
