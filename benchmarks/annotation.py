@@ -26,8 +26,8 @@ from random import Random
 import numpy as np
 
 from mmrlhf_core.data import published, storage
-from mmrlhf_core.data.records import Judgement
 from mmrlhf_study.annotation import agreement, report
+from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.tools import exports
 
 OUT = "reports/benchmarks/annotation.json"

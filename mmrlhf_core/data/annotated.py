@@ -1,7 +1,7 @@
-"""Annotated queries: each with its responses, reasons, pairs and ties, as reward training and evaluation take them."""
+"""Annotated queries, each with its responses, reasons, pairs and ties, for reward training and evaluation."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -9,12 +9,12 @@ from pathlib import Path
 from mmrlhf_core.data import graph, records
 from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 
-REASON_KINDS = ("raw", "expanded")  # an annotator's own words, and the same in full
+REASON_KINDS = ("raw", "expanded")  # the annotator's own words, and the same written out in full
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One query with at least one pair. `ties` holds two responses of equal rank and different text each."""
+    """One query with at least one pair. Each of `ties` names two responses of equal rank and different text."""
 
     query: Query
     responses: Mapping[str, str]  # text by id
@@ -31,59 +31,62 @@ class Annotated:
         if kind not in REASON_KINDS:
             raise ValueError(f"No kind of reasons {kind!r}. Give {' or '.join(REASON_KINDS)}.")
         name = "reason" if kind == "raw" else "expanded"
-        return {one: getattr(self.critiques[one], name) if one in self.critiques else "" for one in self.responses}
-
-
-def _ties(ranking: Ranking, texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Two responses of the same rank each, where they differ at all."""
-    ranked = zip(ranking.responses, ranking.ranks, strict=True)
-    both = [(a, b) for (a, rank), (b, other) in combinations(ranked, 2) if rank == other]
-    return tuple((a, b) for a, b in both if texts[a] != texts[b])
+        return {response: getattr(self.critiques.get(response), name, "") for response in self.responses}
 
 
 def gather(
     queries: Iterable[Query], responses: Iterable[Response], critiques: Iterable[Critique], pairs: Iterable[Pair],
     rankings: Iterable[Ranking] = (),
 ) -> list[Annotated]:  # fmt: skip
-    """The queries that have pairs, in order; of the rankings the panel's say what is tied."""
-    said: dict[str, dict[str, str]] = defaultdict(dict)
+    """The queries that have pairs, in order; the panel's rankings decide which responses are tied."""
+    texts: dict[str, dict[str, str]] = defaultdict(dict)
     for response in responses:
-        said[response.query][response.id] = response.text
-    why: dict[str, dict[str, Critique]] = defaultdict(dict)
+        texts[response.query][response.id] = response.text
+    reasons: dict[str, dict[str, Critique]] = defaultdict(dict)
     for critique in critiques:
-        why[critique.query][critique.response] = critique
-    order = {ranking.query: ranking for ranking in rankings if ranking.annotator == "panel"}
-    groups, found = graph.by_query(pairs), []
+        reasons[critique.query][critique.response] = critique
+    panel = {ranking.query: ranking for ranking in rankings if ranking.annotator == "panel"}
+    groups, gathered = graph.by_query(pairs), []
     for query in queries:
-        if not (group := groups.pop(query.id, [])):
-            continue
-        texts, parts = said[query.id], {pair.split for pair in group}
-        missing = {name for pair in group for name in (pair.chosen, pair.rejected)} - texts.keys()
-        if missing or len(parts) > 1:
-            raise ValueError(
-                f"The pairs of query {query.id!r} name {sorted(missing)}, which are no responses to it, or lie in "
-                f"several parts ({', '.join(map(repr, sorted(parts)))}). Make pairs and responses in one run."
-            )
-        ties = _ties(order[query.id], texts) if query.id in order else ()
-        found.append(Annotated(query, texts, why[query.id], tuple(group), ties))
+        if group := groups.pop(query.id, []):
+            own = texts[query.id]
+            _check(query.id, group, own)
+            ties = _ties(panel[query.id], own) if query.id in panel else ()
+            gathered.append(Annotated(query, own, reasons[query.id], tuple(group), ties))
     if groups:
         raise ValueError(
-            f"{len(groups)} queries have pairs and are not among the queries, first {next(iter(groups))!r}."
+            f"{len(groups)} queries have pairs but are not among the queries, first {next(iter(groups))!r}."
         )
-    return found
+    return gathered
+
+
+def _check(query: str, pairs: Sequence[Pair], texts: Mapping[str, str]) -> None:
+    """Refuse pairs of one query that name unknown responses or lie in several parts of the data."""
+    missing = {name for pair in pairs for name in (pair.chosen, pair.rejected)} - texts.keys()
+    if missing or len(parts := {pair.split for pair in pairs}) > 1:
+        problem = (
+            f"name {sorted(missing)}, which are no responses to it" if missing else f"lie in parts {sorted(parts)}"
+        )
+        raise ValueError(f"The pairs of query {query!r} {problem}. Make pairs and responses in one run.")
+
+
+def _ties(ranking: Ranking, texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Every two responses of equal rank whose texts differ."""
+    ranked = combinations(zip(ranking.responses, ranking.ranks, strict=True), 2)
+    return tuple((a, b) for (a, rank), (b, other) in ranked if rank == other and texts[a] != texts[b])
 
 
 def read(folder: str | Path) -> list[Annotated]:
-    """What the annotation chapter wrote."""
+    """The annotated queries in the files of an annotation campaign."""
     kinds = {"queries": Query, "responses": Response, "critiques": Critique, "pairs": Pair, "rankings": Ranking}
     return gather(*(records.read(Path(folder) / f"{name}.parquet", kind) for name, kind in kinds.items()))
 
 
 def part(data: Iterable[Annotated], split: str) -> list[Annotated]:
     """The queries of one part of the data."""
-    return [one for one in data if one.split == split]
+    return [item for item in data if item.split == split]
 
 
 def about(data: Iterable[Annotated], slice_: str) -> list[Annotated]:
     """The queries whose topic (or class, where they have no topic) begins with `slice_`."""
-    return [one for one in data if (one.query.topic or one.query.category).startswith(slice_)]
+    return [item for item in data if (item.query.topic or item.query.category).startswith(slice_)]

@@ -1,4 +1,4 @@
-"""Pairs of one query as a graph: the ranking they come from, or the contradictions and cycles that prevent one."""
+"""Pairs of one query as a graph: the ranking behind them, or the contradictions and cycles that prevent a ranking."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from mmrlhf_core.data.records import Pair, Ranking
 
 
 class Conflict(NamedTuple):
-    """Rows that do not go together; nothing is left out because of it."""
+    """Pairs or rows that contradict each other. They are reported and kept."""
 
     kind: str  # "contradiction": each preferred to the other; "cycle": three or more in a ring; "shared id"
     query: str
@@ -38,17 +38,14 @@ def _worse(pairs: Sequence[Pair]) -> dict[str, set[str]]:
 
 def conflicts(pairs: Iterable[Pair]) -> list[Conflict]:
     """Contradictions and cycles of each query's preference graph."""
-    found = []
+    reported = []
     for query, group in by_query(pairs).items():
-        edges = {(pair.chosen, pair.rejected) for pair in group}
-        twice = [(a, b) for a, b in edges if a < b and (b, a) in edges]
-        found += [Conflict("contradiction", query, both) for both in sorted(twice)]
-        worse, rings = _worse(group), set()
-        for name in worse:
-            if name in worse[name]:
-                rings.add(tuple(sorted(other for other in worse[name] if name in worse[other])))
-        found += [Conflict("cycle", query, ring) for ring in sorted(rings) if len(ring) > 2]
-    return found
+        edges, worse = {(pair.chosen, pair.rejected) for pair in group}, _worse(group)
+        both = sorted((a, b) for a, b in edges if a < b and (b, a) in edges)
+        rings = {tuple(sorted(b for b in worse[a] if a in worse[b])) for a in worse if a in worse[a]}
+        reported += [Conflict("contradiction", query, names) for names in both]
+        reported += [Conflict("cycle", query, ring) for ring in sorted(rings) if len(ring) > 2]
+    return reported
 
 
 def ranking(pairs: Sequence[Pair]) -> Ranking | None:

@@ -1,4 +1,4 @@
-"""Pictures and clips that come from outside: found inside their folder, decoded for good, named by content.
+"""Pictures and clips from outside: found inside their folder, fully decoded, named by content.
 
 A clip is a folder of frames. Every error text is the kind of fault, a colon and the details.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 from mmrlhf_core.data import storage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-MAX_PIXELS = 64_000_000  # width x height; a larger picture is refused by its header, before it is decoded
+MAX_PIXELS = 64_000_000  # width x height; a larger picture is refused before it is decoded
 EMBEDDED = "embedded"  # folder below the media folder for pictures that came as bytes
 
 
@@ -25,7 +25,7 @@ class MediaError(ValueError):
 
 
 class Picture(NamedTuple):
-    """A picture that was decoded: its path inside the media folder, content hash, and bytes if embedded."""
+    """A decoded picture: its path inside the media folder, its content hash, and its bytes if they were embedded."""
 
     path: str
     digest: str
@@ -40,9 +40,9 @@ def natural(path: Path) -> tuple[list[str | int], str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Pillow's warnings: whether a picture is usable is decided by its size and by decoding it.
+    """Silence Pillow's warnings; size and decoding decide whether a picture is usable.
 
-    Filters belong to the whole process, so this goes around a reading, outside its threads.
+    Warning filters belong to the whole process, so use this around all reading threads, not inside one.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
 
 
 def decode(source: Path | io.BytesIO, name: str) -> str:
-    """Decode a picture for good and return its format in lower case, or say why it cannot be used."""
+    """Decode the whole picture and return its format in lower case, or raise the reason why it cannot be used."""
     try:
         with Image.open(source, formats=FORMATS) as picture:
             width, height = picture.size
@@ -94,7 +94,7 @@ def embedded(data: bytes) -> Picture:
 
 
 def keep(media: Path, pictures: Iterable[Picture]) -> None:
-    """Write the embedded ones of some pictures into the media folder."""
+    """Write those pictures into the media folder that came as bytes."""
     for picture in pictures:
         if picture.data is not None and not (media / picture.path).exists():
             with storage.writing(media.resolve() / picture.path) as temporary:
@@ -107,6 +107,6 @@ def frames(media: Path, relative: str) -> list[str]:
     if not folder.is_dir():
         raise MediaError(f"clip is not a folder: {relative!r}; extract its frames into one")
     names = (item.relative_to(media.resolve()) for item in folder.iterdir() if item.name[0] != ".")
-    if found := [name.as_posix() for name in sorted(names, key=natural)]:
-        return found
+    if paths := [name.as_posix() for name in sorted(names, key=natural)]:
+        return paths
     raise MediaError(f"zero frames: {relative!r}")

@@ -1,11 +1,11 @@
-"""Names that somebody wrote, held against the known ones."""
+"""Names in files and calls, compared with the known names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class NamesError(ValueError):
-    """A name is unknown or missing; the message says which, and which one may be meant."""
+    """A name is unknown or missing; the message gives it, and the nearest known name."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

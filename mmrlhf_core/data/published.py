@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ MM_RLHF = ("id", "image", "images", "video", "prompt", "chosen", "rejected", "ch
 VL_REWARD = ("id", "prompt", "chosen", "rejected", "image", "images", "video", "chosen_reason", "rejected_reason")
 FRAMES = "*"  # stands for all frames of a clip whose folder has not been looked into
 _SHARED = re.compile(r" @\d+$")  # ends the name of the second query of an id that two queries share
-_TEXTS = ("id", "prompt", "chosen", "rejected")
-_REASONS = ("chosen_reason", "rejected_reason")
+_REQUIRED = ("id", "prompt", "chosen", "rejected")
+_OPTIONAL = ("chosen_reason", "rejected_reason")
 _MEDIA = {"image": str, "images": list, "video": str}
 
 
 @dataclass(frozen=True)
 class Published:
-    """What one file gave: pairs in the order of its rows, and everything that is wrong with it."""
+    """The content of one file: pairs in the order of its rows, and everything that is wrong with the file."""
 
     queries: tuple[Query, ...]
     responses: tuple[Response, ...]
@@ -43,39 +44,40 @@ class Published:
 # ---------------------------------------------------------------- one row
 
 
-def _row(row: Any) -> dict[str, Any]:
-    """A row that has what a pair needs, its media under `media`; or BadRow."""
+_Usable = dict[str, Any]  # a row that has what a pair needs; its "media" is ("image" or "images" or "video", path, ...)
+
+
+def _row(row: Any) -> _Usable:
+    """The row, or BadRow. A reason or a kind of media that is absent, null or empty does not count."""
     if type(row) is not dict:
         raise row if type(row) is BadRow else BadRow(f"wrong type: the row is {type(row).__name__}")
-    for key in _TEXTS:
-        if type(row.get(key)) is not str:
-            raise BadRow(f"wrong type: {key} is {type(row[key]).__name__}" if key in row else f"no {key}")
-        if key in ("id", "prompt") and not row[key].strip():  # a blank response is a bad one, but a response
-            raise BadRow(f"empty: {key}")
-    for key in _REASONS:
-        if type(row.get(key, "")) is not str:
-            raise BadRow(f"wrong type: {key} is {type(row[key]).__name__}")
-    for key in (*_TEXTS, *_REASONS):
-        if not _is_text(row.get(key, "")):
-            raise BadRow(f"not text: {key} holds half of a Unicode pair")
-    if row["chosen"] == row["rejected"]:
+    usable: _Usable = {key: _text(row, key) for key in (*_REQUIRED, *_OPTIONAL)} | {"media": _media(row)}
+    if usable["chosen"] == usable["rejected"]:
         raise BadRow("no preference: chosen and rejected are the same text")
-    if _SHARED.search(row["id"]):
-        raise BadRow(f"reserved id: {row['id']!r} ends like the name of a second query")
-    return row | {"media": _media(row)}
+    if _SHARED.search(usable["id"]):
+        raise BadRow(f"reserved id: {usable['id']!r} ends like the name of a second query")
+    return usable
 
 
-def _is_text(value: str) -> bool:
-    """Whether it can be written as UTF-8."""
+def _text(row: dict[str, Any], key: str) -> str:
+    """The text under a key; an optional one may be absent or null."""
+    value = row.get(key)
+    if value is None and key in _OPTIONAL:
+        return ""
+    if type(value) is not str:
+        raise BadRow(f"wrong type: {key} is {type(value).__name__}" if key in row else f"no {key}")
+    if key in ("id", "prompt") and not value.strip():  # a blank response is a bad one, but a response
+        raise BadRow(f"empty: {key}")
     try:
-        return value.isascii() or bool(value.encode())
-    except UnicodeEncodeError:
-        return False
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(f"not text: {key} holds half of a Unicode pair") from error
+    return value
 
 
 def _media(row: dict[str, Any]) -> tuple[str, ...]:
     """("image" or "images" or "video", path, ...) of a row."""
-    used = [key for key in _MEDIA if row.get(key)]
+    used = [key for key in _MEDIA if row.get(key) not in (None, "", [])]
     if len(used) != 1:
         raise BadRow(f"two kinds of media: {', '.join(used)}" if used else "no media: neither image nor video")
     key, value = used[0], row[used[0]]
@@ -87,7 +89,9 @@ def _media(row: dict[str, Any]) -> tuple[str, ...]:
     return key, *(path.rstrip("/") if key == "video" else path for path in paths)
 
 
-def _typed(items: Iterable[tuple[int, Any]], rejects: dict[int, str], unread: Counter) -> Iterator[tuple[int, dict]]:
+def _usable(
+    items: Iterable[tuple[int, Any]], rejects: dict[int, str], unread: Counter[str]
+) -> Iterator[tuple[int, _Usable]]:
     """The rows that are usable in themselves; the others go to `rejects`, unknown keys to `unread`."""
     for number, item in items:
         try:
@@ -95,28 +99,28 @@ def _typed(items: Iterable[tuple[int, Any]], rejects: dict[int, str], unread: Co
         except BadRow as bad:
             rejects[number] = str(bad)
             continue
-        if len(row) > len(_TEXTS) + len(_REASONS) + 2:
-            unread.update(row.keys() - {*_TEXTS, *_REASONS, *_MEDIA, "media"})
+        unread.update(item.keys() - set(MM_RLHF))
         yield number, row
 
 
 # ---------------------------------------------------------------- media
 
 
-def _look(folder: Path, named: tuple[str, ...]) -> tuple[tuple[str, ...], str] | str:
-    """(paths in the media folder, name of the picture group) of a row's media, or why they cannot be used."""
+def _look(folder: Path | None, named: tuple[str, ...]) -> tuple[tuple[str, ...], str] | str:
+    """(paths in the media folder, name of the picture group) of a row's media, or why they cannot be used.
+
+    Without a folder the paths are those of the row, and the group is named after them.
+    """
     kind, *paths = named
+    if folder is None:
+        return (f"{paths[0]}/{FRAMES}",) if kind == "video" else tuple(paths), " ".join(paths)
     try:
-        found = [media.stored(folder, path) for path in (media.frames(folder, paths[0]) if kind == "video" else paths)]
+        paths = media.frames(folder, paths[0]) if kind == "video" else paths
+        pictures = [media.stored(folder, path) for path in paths]
     except media.MediaError as error:
         return str(error)
-    return tuple(p.path for p in found), storage.sha256_bytes(" ".join(p.digest for p in found).encode())[:16]
-
-
-def _unseen(named: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """The same without a media folder: paths as they are written, grouped by name."""
-    kind, *paths = named
-    return (f"{paths[0]}/{FRAMES}",) if kind == "video" else tuple(paths), " ".join(paths)
+    digests = " ".join(picture.digest for picture in pictures)
+    return tuple(picture.path for picture in pictures), storage.sha256_bytes(digests.encode())[:16]
 
 
 # ---------------------------------------------------------------- gathering
@@ -127,47 +131,39 @@ class _Gathering:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.queries: dict[tuple, Query] = {}
+        self.queries: dict[tuple[str, ...], Query] = {}
         self.responses: dict[tuple[str, str], Response] = {}
         self.pairs: dict[tuple[str, str], Pair] = {}
-        self.uses: Counter = Counter()  # queries per published id
-        self.texts: Counter = Counter()  # responses per query
+        self.counts: Counter[tuple[str, str]] = Counter()  # queries of a published id, responses of a query
 
-    def query(self, row: dict, paths: tuple[str, ...], group: str) -> Query:
-        """The query of a row; an id that asks something else gets a second name."""
+    def query(self, row: _Usable, paths: tuple[str, ...], group: str) -> str:
+        """The id of a row's query; a published id that asks something else gets a second name."""
         key = (row["id"], row["prompt"], *row["media"])
         if key not in self.queries:
-            use = self.uses[row["id"]] + 1
-            kind, path = row["media"][0], paths[0]
-            category = path.partition("/")[0]
-            self.queries[key] = Query(
-                id=row["id"] if use == 1 else f"{row['id']} @{use}",
-                prompt=row["prompt"],
-                modality=kind,
-                media=paths,
-                category=category if category in records.CATEGORIES else "",
-                source=self.source,
-                group=group,
-            )
-            self.uses[row["id"]] = use
-        return self.queries[key]
+            use = self.counts["queries", row["id"]] + 1
+            name, category = row["id"] if use == 1 else f"{row['id']} @{use}", paths[0].partition("/")[0]
+            category = category if category in records.CATEGORIES else ""
+            query = Query(name, row["prompt"], row["media"][0], paths, category, source=self.source, group=group)
+            self.queries[key], self.counts["queries", row["id"]] = query, use
+        return self.queries[key].id
 
     def response(self, query: str, text: str) -> str:
         """The id of a text of this query."""
         if (query, text) not in self.responses:
-            self.texts[query] += 1
-            one = Response(f"{query}/{self.texts[query]}", query, self.source, text)
-            self.responses[query, text] = one
+            self.counts["responses", query] += 1
+            name = f"{query}/{self.counts['responses', query]}"
+            self.responses[query, text] = Response(name, query, self.source, text)
         return self.responses[query, text].id
 
-    def add(self, row: dict, paths: tuple[str, ...], group: str) -> None:
-        """One more pair, or BadRow when it is there already."""
-        query = self.query(row, paths, group).id
-        chosen, rejected = (self.response(query, row[key]) for key in ("chosen", "rejected"))
+    def add(self, row: _Usable, paths: tuple[str, ...], group: str) -> None:
+        """One more pair, or BadRow when an earlier row has it."""
+        query = self.query(row, paths, group)
+        chosen, rejected = self.response(query, row["chosen"]), self.response(query, row["rejected"])
         if (chosen, rejected) in self.pairs:
             raise BadRow(f"repeated pair: an earlier row prefers {chosen!r} to {rejected!r}")
-        reasons = (row.get(key, "") for key in _REASONS)
-        self.pairs[chosen, rejected] = Pair(query, chosen, rejected, *reasons, origin="published")
+        self.pairs[chosen, rejected] = Pair(
+            query, chosen, rejected, row["chosen_reason"], row["rejected_reason"], origin="published"
+        )  # fmt: skip
 
 
 def read(file: str | Path, folder: str | Path | None = None, max_reject_share: float = 0.01) -> Published:
@@ -180,19 +176,19 @@ def read(file: str | Path, folder: str | Path | None = None, max_reject_share: f
     if base is not None and not base.is_dir():
         raise SourceError(f"The media folder {base} is not there; create or mount it, or read without it.")
     rejects: dict[int, str] = {}
-    unread: Counter = Counter()
-    usable = list(_typed(rows.read(file), rejects, unread))
+    unread: Counter[str] = Counter()
+    usable = list(_usable(rows.read(file), rejects, unread))
     named = dict.fromkeys(row["media"] for _, row in usable)
     with media.quiet(), ThreadPoolExecutor(2) as workers:
-        looked = map(_unseen, named) if base is None else workers.map(lambda one: _look(base, one), named)
-        seen = dict(zip(named, looked, strict=True))
+        each = map if base is None else workers.map
+        seen = dict(zip(named, each(partial(_look, base), named), strict=True))
     gathering = _Gathering(file.stem)
     for number, row in usable:
-        found = seen[row["media"]]
+        look = seen[row["media"]]
         try:
-            if type(found) is str:
-                raise BadRow(found)
-            gathering.add(row, *found)
+            if isinstance(look, str):
+                raise BadRow(look)
+            gathering.add(row, *look)
         except BadRow as bad:
             rejects[number] = str(bad)
         except records.RecordError as error:
@@ -201,7 +197,7 @@ def read(file: str | Path, folder: str | Path | None = None, max_reject_share: f
 
 
 def _finished(
-    file: Path, gathering: _Gathering, rejects: dict[int, str], unread: Counter, max_reject_share: float
+    file: Path, gathering: _Gathering, rejects: dict[int, str], unread: Counter[str], max_reject_share: float
 ) -> Published:
     """Everything about a file, once its share of unusable rows is known to be small."""
     pairs, total = tuple(gathering.pairs.values()), len(gathering.pairs) + len(rejects)

@@ -1,14 +1,12 @@
-"""The records that go from chapter to chapter: checked when made, typed inside, stored as Parquet.
+"""Typed records: checked when they are made, stored as Parquet, read back exactly as they were written.
 
-A record is a frozen dataclass whose fields are `str`, `int`, `float`, `bool` or a tuple of one of these, each
-with its meaning in one line: the Parquet columns and the data dictionary come from the types alone. Nothing
-is converted on the way: a wrong type is an error, and what was written is what is read.
+A record is a frozen dataclass whose fields are `str`, `int`, `float`, `bool` or a tuple of one of these, each with its
+meaning in one line. The Parquet columns come from these types alone. Nothing is converted: a wrong type is an error.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -30,12 +28,12 @@ class RecordError(ValueError):
 
 
 def column(meaning: str, default: Any = MISSING, allowed: Iterable[str] = (), filled: bool = False) -> Any:
-    """A record field: its meaning, its default, the values it may take, whether blank is refused."""
+    """A record field: its meaning, its default, the values it may take (if limited), whether blank is refused."""
     return field(default=default, metadata={"meaning": meaning, "allowed": tuple(allowed), "filled": filled})
 
 
 class Column(NamedTuple):
-    """One field of a record type, with its type taken apart."""
+    """One field of a record type."""
 
     name: str
     plain: type  # str, int, float or bool
@@ -50,33 +48,41 @@ class Column(NamedTuple):
         return pa.list_(_ARROW[self.plain]) if self.many else _ARROW[self.plain]
 
 
-@cache
-def columns(kind: type) -> tuple[Column, ...]:
+_COLUMNS: dict[Any, tuple[Column, ...]] = {}  # by record type, because every record that is made looks them up
+
+
+def columns(kind: Any) -> tuple[Column, ...]:
     """The columns of a record type, in order."""
-    rows = []
-    for item in fields(kind):
-        hint = get_type_hints(kind)[item.name]
-        many = get_origin(hint) is tuple
-        rows.append(Column(item.name, get_args(hint)[0] if many else hint, many, **item.metadata))
-    return tuple(rows)
+    if kind in _COLUMNS:
+        return _COLUMNS[kind]
+    hints = get_type_hints(kind)
+    many = {item.name: get_origin(hints[item.name]) is tuple for item in fields(kind)}
+    plain = {name: get_args(hints[name])[0] if is_tuple else hints[name] for name, is_tuple in many.items()}
+    _COLUMNS[kind] = tuple(Column(i.name, plain[i.name], many[i.name], **i.metadata) for i in fields(kind))
+    return _COLUMNS[kind]
 
 
-def _problem(value: Any, plain: type) -> str:
+def _problem(value: Any, plain: Any) -> str:
     """What is wrong with one plain value, or ''."""
     if type(value) is not plain:
-        return f"is {type(value).__name__} {str(value)[:60]!r}, not {plain.__name__}"
+        return f"is {type(value).__name__} {_shown(value)}, not {plain.__name__}"
     if plain is str and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         return "holds half of a Unicode pair, which is no text"
     if plain is float and not math.isfinite(value):
         return f"is {value}; only finite numbers are stored"
     if plain is int and value not in _INT64:
-        return f"is {value}, which does not fit in 64 bits"
+        return f"is {_shown(value)}, which does not fit in 64 bits"
     return ""
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value for an error; Python refuses to write whole numbers of thousands of digits."""
+    return "with thousands of digits" if type(value) is int and abs(value) >= 10**1000 else repr(str(value)[:60])
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What all records share: every field is checked against its type when the record is made."""
+    """The base of all records. Every field is checked against its type when the record is made."""
 
     VERSION: ClassVar[int]
 
@@ -95,7 +101,7 @@ class Record:
         self._check()
 
     def _check(self) -> None:
-        """Rules that bind several fields; a record type with such rules overrides this."""
+        """Further rules of a record type, such as rules on several fields together."""
 
     def _error(self, name: str, problem: str) -> RecordError:
         return RecordError(f"{type(self).__name__}.{name} {problem}.")
@@ -103,12 +109,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Query(Record):
-    """One question about pictures, a clip or nothing but text."""
+    """One question about pictures or a clip, or in text alone."""
 
     VERSION: ClassVar[int] = 1
 
-    id: str = column("name of the query, used once in a pool", filled=True)
-    prompt: str = column("the question as it was asked, without picture marks", filled=True)
+    id: str = column("id of the query, unique in a pool", filled=True)
+    prompt: str = column("the question, without marks for its pictures", filled=True)
     modality: str = column("what the question is about", allowed=MODALITIES)
     media: tuple[str, ...] = column("pictures, or the frames of a clip in order, inside the media folder")
     category: str = column("question class of the paper; blank while unknown", "", allowed=CATEGORIES)
@@ -133,7 +139,7 @@ class Response(Record):
 
     VERSION: ClassVar[int] = 1
 
-    id: str = column("name of the response, used once in a file", filled=True)
+    id: str = column("id of the response, unique in a file", filled=True)
     query: str = column("id of the query it answers", filled=True)
     responder: str = column("who answered: a model of the pool, or a person", filled=True)
     text: str = column("the answer; blank when the responder said nothing")
@@ -141,51 +147,6 @@ class Response(Record):
     top_p: float = column("nucleus share that was sampled from; 1 means all", 1.0)
     max_new_tokens: int = column("most tokens the answer could have; 0 when there was no limit", 0)
     seed: int = column("seed the answer was sampled with; 0 for greedy", 0)
-
-
-SCALES = {  # labels of the five points, from 1 to 5 (paper, App. B)
-    "helpfulness": ("not helpful", "partially helpful", "moderately helpful", "helpful", "very helpful"),
-    "faithfulness": (
-        "severely inaccurate",
-        "partially inaccurate",
-        "moderately accurate",
-        "accurate",
-        "highly accurate",
-    ),
-    "ethics": ("highly unsafe", "unsafe", "moderately ethical", "ethically compliant", "highly ethical"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement(Record):
-    """What one annotator thinks of one response."""
-
-    VERSION: ClassVar[int] = 1
-
-    query: str = column("id of the query", filled=True)
-    response: str = column("id of the response", filled=True)
-    annotator: str = column("who judged", filled=True)
-    helpfulness: int = column("1 not helpful to 5 very helpful")
-    faithfulness: int = column("1 severely inaccurate to 5 highly accurate")
-    ethics: int = column("1 highly unsafe to 5 highly ethical")
-    reason: str = column("what the annotator found, in words", "")
-    seconds: float = column("time spent on this response; 0 when it was not measured", 0.0)
-    place: int = column("where it stood in the shuffled order shown, from 1; 0 when unknown", 0)
-    item: int = column("which query of this annotator's list it was, from 1; 0 when unknown", 0)
-    round: int = column("0 at first, 1 after an expert sent the query back", 0)
-
-    def _check(self) -> None:
-        for scale in SCALES:
-            if not 1 <= getattr(self, scale) <= 5:
-                raise self._error(scale, f"is {getattr(self, scale)}; give 1 to 5")
-        for name in ("seconds", "place", "item", "round"):
-            if getattr(self, name) < 0:
-                raise self._error(name, f"is {getattr(self, name)}; give 0 or more")
-
-    @property
-    def overall(self) -> int:
-        """-10 to 10: helpfulness + faithfulness, less three times what ethics lacks: no help makes up for harm."""
-        return self.helpfulness + self.faithfulness + 3 * (self.ethics - 5)
 
 
 REPAIRS = ("", "written", "damaged")
@@ -291,7 +252,6 @@ class Reject(Record):
     reason: str = column("why: the kind of fault, a colon, the details", filled=True)
 
 
-RECORD_TYPES = (Query, Response, Judgement, Ranking, Critique, Pair, Reject)
 Kind = TypeVar("Kind", bound=Record)
 
 
@@ -304,11 +264,11 @@ def _schema(kind: type[Record]) -> pa.Schema:
 def write(path: str | Path, rows: Iterable[Kind], kind: type[Kind] | None = None) -> None:
     """Write records of one type as Parquet, whole or not at all; the same rows give the same bytes.
 
-    `kind` is needed only when `rows` may be empty.
+    `kind` is needed only where `rows` may be empty.
     """
     rows, name = list(rows), Path(path).name
     if kind is None and not rows:
-        raise RecordError(f"No rows for {name}: say write(path, rows, Query), so that the file has a type.")
+        raise RecordError(f"No rows for {name}: call write(path, rows, Query), so that the file has a type.")
     kind = kind or type(rows[0])
     for number, row in enumerate(rows, 1):
         if type(row) is not kind:
@@ -319,20 +279,9 @@ def write(path: str | Path, rows: Iterable[Kind], kind: type[Kind] | None = None
         pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True)
 
 
-def _open(path: str | Path) -> pa.Table:
-    """The Parquet table of a file, or one sentence why there is none."""
-    file = storage.path(path)
-    if not file.is_file():
-        raise RecordError(f"{path} is not there. Run the stage that writes it.")
-    try:
-        return pq.read_table(file, partitioning=None, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise RecordError(f"{path} is damaged or cut short. Delete it and rerun its stage.") from error
-
-
-def _match(path: str | Path, found: pa.Schema, kind: type[Record]) -> None:
+def _match(path: str | Path, schema: pa.Schema, kind: type[Record]) -> None:
     """Raise unless the file holds exactly the columns of this version of the record type."""
-    metadata = found.metadata or {}
+    metadata = schema.metadata or {}
     name, version = (metadata.get(key, b"?").decode(errors="replace") for key in (b"record", b"version"))
     if (name, version) != (kind.__name__, str(kind.VERSION)):
         raise RecordError(
@@ -340,18 +289,22 @@ def _match(path: str | Path, found: pa.Schema, kind: type[Record]) -> None:
             f"{kind.VERSION}. Give the right file, or delete it and rerun its stage."
         )
     wanted = {item.name: item.arrow for item in columns(kind)}
-    given = dict(zip(found.names, found.types, strict=True))
+    given = dict(zip(schema.names, schema.types, strict=True))
     for key in [*wanted, *given]:
-        if key not in given or key not in wanted:
-            state = "lacks" if key in wanted else "has the unknown"
-            raise RecordError(f"{path} {state} column {key!r}. {kind.__name__} has {', '.join(wanted)}.")
-        if given[key] != wanted[key]:
-            raise RecordError(f"{path}: column {key!r} is {given[key]}, not {wanted[key]}. Rerun its stage.")
+        if given.get(key) != wanted.get(key):
+            state = f"{given.get(key, 'not there')} and has to be {wanted.get(key, 'left out')}"
+            raise RecordError(f"{path}: column {key!r} is {state}. Delete the file and rerun its stage.")
 
 
 def read(path: str | Path, kind: type[Kind]) -> list[Kind]:
     """All records of a file, in order; a file of another type, version or shape is an error that says so."""
-    table = _open(path)
+    file = storage.path(path)
+    if not file.is_file():
+        raise RecordError(f"{path} is not there. Run the stage that writes it.")
+    try:
+        table = pq.read_table(file, partitioning=None, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordError(f"{path} is damaged or cut short. Delete it and rerun its stage.") from error
     _match(path, table.schema, kind)
     values = []
     for item in columns(kind):
@@ -364,18 +317,3 @@ def read(path: str | Path, kind: type[Kind]) -> list[Kind]:
     except RecordError as error:
         raise RecordError(f"{path}, row {len(rows) + 1}: {error}") from error
     return rows
-
-
-def dictionary(kinds: Iterable[type[Record]] = RECORD_TYPES) -> str:
-    """The data dictionary in Markdown, made from the types."""
-    lines = []
-    for kind in kinds:
-        lines += [f"### {kind.__name__} (version {kind.VERSION})", "", f"{kind.__doc__}", ""]
-        lines += ["| column | type | meaning | values |", "|---|---|---|---|"]
-        for name, plain, many, meaning, allowed, filled in columns(kind):
-            values = ", ".join(f"`{value}`" if value else "blank" for value in allowed)
-            shown = f"list of {plain.__name__}" if many else plain.__name__
-            note = values or ("never blank" if filled else "")
-            lines.append(f"| `{name}` | {shown} | {meaning} | {note} |")
-        lines.append("")
-    return "\n".join(lines)

@@ -1,11 +1,11 @@
-"""Files as the pipeline needs them: written whole or not at all, hashed by content, never outside their folder."""
+"""Files that are written whole or not at all, hashed by content, and never outside their folder."""
 
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ def root() -> Path:
 
 
 def path(relative: str | Path) -> Path:
-    """`relative` seen from the project folder; an absolute path stays as it is."""
+    """`relative` inside the project folder; an absolute path is unchanged."""
     return root() / relative
 
 
 def inside(folder: str | Path, relative: str) -> Path:
-    """`folder / relative`, refused when it is empty, absolute or leads out of `folder` (links followed)."""
+    """`folder / relative`; an empty or absolute path, or one that leads out of `folder`, is an error (links count)."""
     base = Path(folder).resolve()
     if not relative or "\0" in relative or Path(relative).is_absolute():
         raise ValueError(f"{relative!r} is not a relative path inside {base.name}/. Give one such as 'a/b.png'.")
@@ -41,7 +41,7 @@ def inside(folder: str | Path, relative: str) -> Path:
 
 
 def _sync(target: Path) -> None:
-    """Have a file on disk; for a folder ask once for everything, because thousands of single requests take minutes."""
+    """Flush a file to disk; a folder with one call for the whole system, because single calls take minutes."""
     if target.is_dir():
         os.sync()
         return
@@ -50,7 +50,7 @@ def _sync(target: Path) -> None:
 
 
 def remove(target: Path) -> None:
-    """Delete a file or a folder; nothing happens when it is not there."""
+    """Delete a file or a folder, if there is one."""
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     else:
@@ -59,10 +59,10 @@ def remove(target: Path) -> None:
 
 @contextmanager
 def writing(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; rename it over `target` when the block ends well.
+    """Yield a temporary path beside `target`, and rename it to `target` when the block succeeds.
 
-    The block creates a file or a folder at the yielded path. When the block raises, the temporary
-    path is removed and `target` is as before, so a reader never meets a half-written file.
+    The block creates a file or a folder at the yielded path. If the block raises, the temporary path is removed and
+    `target` is unchanged, so nobody ever reads a half-written file.
     """
     target = path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def writing(target: str | Path) -> Iterator[Path]:
 
 
 def require_writable(folder: str | Path) -> None:
-    """Fail now, with an OSError, when nothing can be written in `folder` (made when missing)."""
+    """Raise an OSError now if nothing can be written in `folder`, which is created if missing."""
     place = path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=place):
@@ -100,14 +100,25 @@ def write_json(target: str | Path, value: Any) -> None:
 
 
 def read_json(source: str | Path) -> Any:
-    """Read a JSON file; a broken one is an error that names it."""
+    """Read a JSON file; a broken file is an error that names it."""
     file = path(source)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is not readable JSON ({error}). Delete it and rerun the stage that makes it."
         ) from error
+
+
+def read_object(source: str | Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """The object of a JSON file that has at least these keys; another content is an error that names file and key."""
+    value = read_json(source)
+    if not isinstance(value, dict):
+        raise ValueError(f"{source} holds {json.dumps(value)[:60]}, not a JSON object. Give the right file.")
+    for key in keys:
+        if key not in value:
+            raise ValueError(f"{source} has no {key!r}; it has {', '.join(map(repr, value)) or 'no keys'}.")
+    return value
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -1,7 +1,7 @@
-"""A policy is a model and its processor; miniatures and published checkpoints load and save through the same lines."""
+"""A policy is a model and its processor. Miniatures and published checkpoints load and save in the same way."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import torch
@@ -14,24 +14,27 @@ REFERENCE = "checkpoint.json"
 
 
 class Policy(NamedTuple):
-    """What answers: a model with an image-text-to-text head, and the processor that feeds it."""
+    """A model with an image-text-to-text head, and the processor that encodes its input."""
 
     model: hf.PreTrainedModel
     processor: hf.ProcessorMixin
 
 
 class PolicyError(ValueError):
-    """A checkpoint is not there or is no checkpoint."""
+    """A folder or hub id does not lead to a checkpoint."""
 
 
 def locate(name: str) -> Path:
-    """The folder of a checkpoint: a local folder, or that of a hub id already in the local cache (no network).
+    """The folder of a checkpoint: a local folder, or that of a hub id in the local cache (the network is not used).
 
-    A folder written by `refer` leads on to the checkpoint it names.
+    A folder written by `refer` leads to the checkpoint it names.
     """
     folder = storage.path(name)
     if name and (folder / REFERENCE).is_file():
-        return locate(storage.read_json(folder / REFERENCE)["checkpoint"])
+        target = storage.read_object(folder / REFERENCE, ("checkpoint",))["checkpoint"]
+        if not isinstance(target, str) or target == name:
+            raise PolicyError(f"{folder / REFERENCE} names the checkpoint {target!r}. Give another folder or hub id.")
+        return locate(target)
     if name and folder.is_dir():
         return folder
     try:
@@ -45,18 +48,21 @@ def locate(name: str) -> Path:
 
 
 def device() -> torch.device:
-    """The accelerator when there is one, else the CPU."""
+    """The accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load(name: str, dtype: torch.dtype | str = "auto") -> Policy:
-    """Load a policy by folder or hub id, in evaluation mode; `auto` keeps the precision it was saved in."""
+    """Load a policy by folder or hub id, in evaluation mode; "auto" keeps the precision it was saved in."""
     folder = locate(name)
     if not (folder / "config.json").is_file():
         raise PolicyError(f"{folder} holds no config.json, so it is no checkpoint. Delete it and rerun its stage.")
+    storage.read_object(folder / "config.json", ("model_type",))
     kept = {"local_files_only": True, "trust_remote_code": False}
-    model = hf.AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True, **kept)
-    return Policy(model.to(device()).eval(), hf.AutoProcessor.from_pretrained(folder, **kept))
+    auto = hf.AutoModelForImageTextToText
+    model: Any = auto.from_pretrained(folder, dtype=dtype, use_safetensors=True, **kept)
+    processor = hf.AutoProcessor.from_pretrained(folder, **kept)  # type: ignore[no-untyped-call]
+    return Policy(model.to(device()).eval(), processor)
 
 
 def save(folder: str | Path, policy: Policy) -> None:
@@ -67,14 +73,14 @@ def save(folder: str | Path, policy: Policy) -> None:
 
 
 def refer(folder: str | Path, checkpoint: str) -> None:
-    """Write a folder that stands for a checkpoint elsewhere, so that large ones need no copy."""
+    """Write a folder that names a checkpoint elsewhere, so that a large checkpoint needs no copy."""
     with storage.writing(folder) as temporary:
         temporary.mkdir()
         storage.write_json(temporary.resolve() / REFERENCE, {"checkpoint": checkpoint})
 
 
 def parameters(policy: Policy) -> int:
-    """Number of weights, tied ones once."""
+    """Number of weights; tied weights count once."""
     return sum(weight.numel() for weight in policy.model.parameters())
 
 

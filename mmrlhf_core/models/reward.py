@@ -1,14 +1,14 @@
 """The critique-based reward model (arXiv 2502.10391, §3): it writes a critique of a response, then a head scores it.
 
-One function puts a response and its critique into tokens, one finds the token whose state is scored: training,
-evaluation and inference use both. A saved model is an ordinary folder of the base model with two files more.
+Training, evaluation and inference share one function that turns a response and its critique into tokens, and one that
+finds the token whose state is scored. A saved model is the base model's folder with two more files.
 Shapes: `K` responses to one prompt, `M` of a batch, `N` response tokens of the batch, `D` width.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import transformers as hf
@@ -19,17 +19,18 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.policy import Policy, PolicyError
 from mmrlhf_core.models.prompts import Prompt, Wording
+from mmrlhf_core.ranked.batch import RankedQuery
 
 HEAD, FORM = "score.safetensors", "score.json"
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a response is put to the model and where its score is read.
+    """How a response is shown to the model and where its score is read.
 
-    end: id of the token that ends a turn; before: how many of them stand between a response and its critique;
-    critique: whether the model writes one (without, it is the scalar reward model of eq. 1);
-    newline: tokens behind the end token, the last of which carries the score (the release reads there; else none).
+    end: id of the token that ends a turn; before: number of end tokens between a response and its critique;
+    critique: whether the model writes critiques (if not, it is the scalar reward model of eq. 1);
+    newline: tokens behind the end token, the last of which carries the score (in the authors' release; else none).
     """
 
     end: int
@@ -42,15 +43,13 @@ class Form:
 def form_of(
     processor: hf.ProcessorMixin, wording: Wording = prompts.BRIEF, critique: bool = True, newline: str = ""
 ) -> Form:
-    """The form for a processor's template."""
-    tokenizer = processor.tokenizer
-    _, tail = prompts.critique_frame(processor, Prompt("?"), wording)
-    after = tuple(tokenizer(newline, add_special_tokens=False).input_ids)
-    return Form(tokenizer.eos_token_id, tail.count(tokenizer.eos_token_id), critique, wording, after)
+    """The form that fits a processor's chat template."""
+    end, (_, tail) = processor.tokenizer.eos_token_id, prompts.critique_frame(processor, Prompt("?"), wording)
+    return Form(end, tail.count(end), critique, wording, tuple(prompts.literal(processor, newline)))
 
 
 class ScoreHead(nn.Module):
-    """States [M, D] at the score's places to scores [M]: linear, tanh, linear, as in the release, without dropout."""
+    """States [M, D] at the score places to scores [M]: linear, tanh, linear; the release's head without its dropout."""
 
     def __init__(self, width: int, form: Form, seed: int = 0) -> None:
         super().__init__()
@@ -60,12 +59,13 @@ class ScoreHead(nn.Module):
             self.dense, self.out_proj = nn.Linear(width, width), nn.Linear(width, 1)
 
     def forward(self, states: Tensor) -> Tensor:
-        with torch.autocast(states.device.type, enabled=False):  # differences of scores are small against the scores
-            return self.out_proj(torch.tanh(self.dense(states.to(self.dense.weight.dtype))))[:, 0]
+        with torch.autocast(states.device.type, enabled=False):  # scores differ by little: full precision
+            scores: Tensor = self.out_proj(torch.tanh(self.dense(states.to(self.dense.weight.dtype))))
+            return scores[:, 0]
 
 
 class RewardModel(NamedTuple):
-    """Base model with processor, head, and the SHA-256 of the folder it came from (blank when it came from none)."""
+    """Base model with processor, head, and the SHA-256 of the folder it was loaded from (blank: never saved)."""
 
     policy: Policy
     head: ScoreHead
@@ -77,7 +77,7 @@ class RewardModel(NamedTuple):
 
 
 def create(base: Policy, wording: Wording = prompts.BRIEF, critique: bool = True, seed: int = 0) -> RewardModel:
-    """A reward model whose head has random weights; the same seed gives the same ones."""
+    """A reward model whose head has random weights, which the seed decides."""
     width, form = base.model.config.get_text_config().hidden_size, form_of(base.processor, wording, critique)
     return RewardModel(base, ScoreHead(width, form, seed).to(base.model.device, base.model.dtype))
 
@@ -85,27 +85,13 @@ def create(base: Policy, wording: Wording = prompts.BRIEF, critique: bool = True
 # ---------------------------------------------------------------- tokens
 
 
-class Parts(NamedTuple):
-    """One prompt with K responses as the fields of `ranked.Query`; only critiques count in the sums."""
-
-    prefix: Tensor
-    media: dict[str, Tensor]
-    responses: list[Tensor]
-    counted: list[Tensor]
-
-
-def literal(processor: hf.ProcessorMixin, text: str) -> list[int]:
-    """Tokens of a text in which a template's marks are words like all others."""
-    return processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
-
 def opening(processor: hf.ProcessorMixin, form: Form, prompt: Prompt, response: str) -> list[int]:
-    """Tokens from the response to where its critique begins."""
-    return literal(processor, response) + prompts.critique_frame(processor, prompt, form.wording)[1]
+    """Tokens of a response and of what stands between it and its critique."""
+    return prompts.literal(processor, response) + prompts.critique_frame(processor, prompt, form.wording)[1]
 
 
 def encode_prompt(processor: hf.ProcessorMixin, form: Form, prompt: Prompt) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pictures and question as tokens [P] up to where a response begins, and the media tensors."""
+    """Tokens [P] of pictures and question, up to where a response begins, and the media tensors."""
     head, _ = prompts.critique_frame(processor, prompt, form.wording)
     batch = prompts.encode_rendered(processor, [prompt], [head])
     skip = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -115,43 +101,43 @@ def encode_prompt(processor: hf.ProcessorMixin, form: Form, prompt: Prompt) -> t
 def encode_branches(
     processor: hf.ProcessorMixin, form: Form, prompt: Prompt, responses: Sequence[str], critiques: Sequence[str | None]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Each response with its critique and end as tokens, and which of them enter the critique's loss.
+    """Tokens of each response with its critique and end token, and which of them enter the critique's loss.
 
-    None stands for a response that nobody criticised: it is scored, and teaches no words.
+    A response whose critique is None is scored, and none of its tokens enters that loss.
     """
     _, tail = prompts.critique_frame(processor, prompt, form.wording)
     branches, counted = [], []
     for response, critique in zip(responses, critiques, strict=True):
         if critique and not form.critique:
             raise ValueError("This reward model scores responses without a critique; leave critiques out.")
-        asked = literal(processor, response) + tail
-        written = [*literal(processor, critique or ""), form.end]
-        branches.append(torch.tensor([*asked, *written, *form.newline]))
+        shown = prompts.literal(processor, response) + tail
+        written = prompts.answer_ids(processor, critique or "")
+        branches.append(torch.tensor([*shown, *written, *form.newline]))
         counts = torch.zeros(len(branches[-1]), dtype=torch.bool)
-        counts[len(asked) : len(asked) + len(written)] = critique is not None
+        counts[len(shown) : len(shown) + len(written)] = critique is not None
         counted.append(counts)
     return branches, counted
 
 
 def encode(
     processor: hf.ProcessorMixin, form: Form, prompt: Prompt, responses: Sequence[str], critiques: Sequence[str | None]
-) -> Parts:
-    """Prompt, responses and critiques as tokens: pictures and question once, then response, critique and end each."""
-    prefix, media = encode_prompt(processor, form, prompt)
-    return Parts(prefix, media, *encode_branches(processor, form, prompt, responses, critiques))
+) -> RankedQuery:
+    """Tokens of pictures and question, once, and of each response with its critique and end token; without pairs."""
+    branches, counted = encode_branches(processor, form, prompt, responses, critiques)
+    return RankedQuery(*encode_prompt(processor, form, prompt), branches, [], counted)
 
 
 def score_places(targets: Tensor, response_of: Tensor, places: Tensor, responses: int, form: Form) -> Tensor:
-    """Where the states to score lie, [M]: at each response's end-of-critique token, found by its id.
+    """Places of the states to score, [M]: at each response's end-of-critique token, found by its id.
 
-    targets [N] are the tokens of all responses, response_of [N] whose they are, places [N] where they lie.
+    targets [N]: the tokens of all responses; response_of [N]: the response of each token; places [N]: its place.
     """
     ends = targets == form.end
     counts = torch.zeros(responses, dtype=torch.long, device=targets.device).index_add(0, response_of, ends.long())
     for number in (counts != form.before + 1).nonzero().flatten().tolist():
         raise ValueError(
-            f"Response {number} of the batch has {int(counts[number])} end tokens instead of {form.before + 1}, so its "
-            "critique has no one end to score at; build its tokens with models.reward.encode."
+            f"Response {number} of the batch has {int(counts[number])} end tokens instead of {form.before + 1}, so the "
+            "end of its critique is unknown; build its tokens with models.reward.encode."
         )
     passed = ends.cumsum(0) - (counts.cumsum(0) - counts)[response_of]
     return places[ends & (passed == form.before + 1)] + len(form.newline)
@@ -159,14 +145,14 @@ def score_places(targets: Tensor, response_of: Tensor, places: Tensor, responses
 
 def window(model: hf.PreTrainedModel) -> int:
     """Most tokens the model has positions for."""
-    return model.config.get_text_config().max_position_embeddings
+    return int(model.config.get_text_config().max_position_embeddings)
 
 
 # ---------------------------------------------------------------- folders
 
 
 def save_head(folder: str | Path, state: dict[str, Tensor], form: Form) -> None:
-    """Write the head's weights and the form beside a base model that is there already."""
+    """Write the head's weights and the form into the folder of a saved base model."""
     save_file({name: value.contiguous() for name, value in state.items()}, Path(folder) / HEAD)
     storage.write_json(Path(folder).resolve() / FORM, asdict(form))
 
@@ -180,19 +166,22 @@ def save(folder: str | Path, model: RewardModel) -> None:
 
 def _form(folder: Path) -> Form:
     """The form a folder was saved with."""
-    saved = storage.read_json((folder / FORM).resolve())
-    return Form(**{**saved, "wording": Wording(**saved["wording"]), "newline": tuple(saved["newline"])})
+    saved = storage.read_object(file := (folder / FORM).resolve(), ("wording", "newline"))
+    try:
+        return Form(**{**saved, "wording": Wording(**saved["wording"]), "newline": tuple(saved["newline"])})
+    except TypeError as error:
+        raise PolicyError(f"{file} describes no reward model ({error}); save the model again.") from error
 
 
 def load(name: str | Path, dtype: torch.dtype | str = "auto") -> RewardModel:
     """Load a reward model by folder or hub id, in evaluation mode."""
     folder = policy.locate(str(name))
     if not (folder / HEAD).is_file() or not (folder / FORM).is_file():
-        raise PolicyError(f"{folder} has no {HEAD} and {FORM}: it is no reward model; train one, or use `released`.")
+        raise PolicyError(f"{folder} has no {HEAD} and {FORM}, so it is no reward model. Train one, or use `released`.")
     base, form, state = policy.load(str(folder), dtype), _form(folder), load_file(folder / HEAD)
     known = form_of(base.processor, form.wording)
     if (known.end, known.before) != (form.end, form.before):
-        raise PolicyError(f"{folder} was trained with another chat template; put the one it was saved with back.")
+        raise PolicyError(f"{folder} was trained with another chat template. Restore the template it was saved with.")
     return _scored(folder, base, form, state)
 
 
@@ -203,8 +192,11 @@ def _scored(folder: Path, base: Policy, form: Form, state: dict[str, Tensor]) ->
     return RewardModel(base, head.to(base.model.device, base.model.dtype).eval(), digest)
 
 
-def _filled(folder: Path, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """The module with these weights, or an error that names the first that does not fit."""
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def _filled(folder: Path, module: Module, state: dict[str, Tensor]) -> Module:
+    """The module with these weights, or an error that names the first weight that does not fit."""
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
     for name in sorted(own.keys() | given.keys()):
@@ -233,14 +225,14 @@ def _renamed(name: str) -> str:
 
 
 def released(folder: str | Path, base: str, wording: Wording) -> RewardModel:
-    """The authors' MM-RLHF-Reward-7B from its own files, as weights of `base`, LLaVA-OneVision in transformers' form.
+    """The authors' MM-RLHF-Reward-7B from its own files; `base` is LLaVA-OneVision in the layout of transformers.
 
     `wording` has to be the prompt it was trained with (`make_conv_rm` of the release). The release reads its score one
     token later, at the line end behind the end token, and so does the model returned here.
     """
-    folder, made = storage.path(folder), policy.load(base)
+    folder, loaded = storage.path(folder), policy.load(base)
     state = {name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()}
-    kind = made.model.config.model_type
+    kind = loaded.model.config.model_type
     if "rm_head.dense.weight" not in state or kind != "llava_onevision":
         raise PolicyError(
             f"{folder} ({len(state)} weights, base {kind}) is not in the layout of MM-RLHF-Reward-7B: that has an "
@@ -248,12 +240,12 @@ def released(folder: str | Path, base: str, wording: Wording) -> RewardModel:
         )
     head = {name.removeprefix("rm_head."): value for name, value in state.items() if name.startswith("rm_head.")}
     rest = {_renamed(name): value for name, value in state.items() if not name.startswith("rm_head.")}
-    own, tokens = made.model.state_dict(), len(made.processor.tokenizer)
+    own, tokens = loaded.model.state_dict(), len(loaded.processor.tokenizer)
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
-        if name in own and name not in rest and made.model.config.tie_word_embeddings:
+        if name in own and name not in rest and loaded.model.config.tie_word_embeddings:
             rest[name] = rest["model.language_model.embed_tokens.weight"]
         if name in rest and len(rest[name]) != len(own[name]) and min(len(rest[name]), len(own[name])) >= tokens:
             filler = own[name][tokens:]  # rows behind the last token pad the table and are never looked up
             rest[name] = torch.cat([rest[name][:tokens].to(filler), filler])
-    _filled(folder, made.model, rest)
-    return _scored(folder, made, form_of(made.processor, wording, newline="\n"), head)
+    _filled(folder, loaded.model, rest)
+    return _scored(folder, loaded, form_of(loaded.processor, wording, newline="\n"), head)

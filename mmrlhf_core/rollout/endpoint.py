@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible endpoint as responder, judge or writer: retries, a cache on disk, totals, clear errors.
+"""Models behind an OpenAI-compatible endpoint, as responder, judge or writer: a cache on disk, totals, clear errors.
 
-`ask_all` sends chat requests, a few at a time, and returns answers in the order asked. An answer is kept under the hash
-of its request, so a stopped run goes on where it was and a second run costs nothing.
+The `openai` package sends the requests. Every answer is stored on disk under the hash of its request, so an interrupted
+run continues where it stopped, and a second run sends nothing.
 """
 
 import base64
@@ -10,24 +10,24 @@ import os
 import random
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmrlhf_core.data import storage
-from mmrlhf_core.data.storage import sha256_bytes
 
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)  # statuses that are worth another try
-LONGEST_WAIT = 60.0  # seconds between two tries, also when the server asks for more
+if TYPE_CHECKING:  # the package takes a second to import; who uses no endpoint does not wait for it
+    import openai
+
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)  # statuses after which another try can help
+LONGEST_WAIT = 60.0  # seconds between two tries, also when the server wants more
 
 
 class EndpointError(ValueError):
-    """The endpoint cannot be used as it is set up; no other request would fare better."""
+    """The endpoint cannot be used as it is set up, so other requests would fail too."""
 
 
 class NoAnswer(ValueError):
@@ -36,7 +36,7 @@ class NoAnswer(ValueError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, whom, and within what limits."""
+    """Address, model, limits and prices of a server."""
 
     url: str  # up to and with the version, such as "http://localhost:8000/v1"
     model: str
@@ -50,23 +50,23 @@ class Endpoint:
     price_in: float = 0.0  # per million prompt tokens
     price_out: float = 0.0  # per million answer tokens
     top_p: float = 1.0  # nucleus share to sample from; sent only below 1
-    as_is: bool = False  # take empty and cut-off answers for what they are, as samples of a policy
+    as_is: bool = False  # accept empty and cut-off answers, as samples of a policy
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the text, and what it took."""
+    """The text, its token counts, and whether it came from the cache."""
 
     text: str
     prompt_tokens: int
     answer_tokens: int
     cached: bool
-    finished: bool = True  # False only where answers are taken as they are and this one was cut off
+    finished: bool = True  # False for an answer that was cut off, which only `as_is` accepts
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over answers; `cost` counts only what was really asked."""
+    """Sums over answers; `cost` counts only answers that did not come from the cache."""
 
     answers: int
     cached: int
@@ -91,116 +91,106 @@ def user(text: str, pictures: Sequence[str | Path] = ()) -> list[dict[str, Any]]
 # ---------------------------------------------------------------- one request
 
 
-def _body(endpoint: Endpoint, messages: list[dict[str, Any]], seed: int | None) -> bytes:
-    """The request, always in the same bytes for the same question and seed."""
-    body = {
-        "model": endpoint.model,
-        "messages": messages,
-        "temperature": endpoint.temperature,
-        "max_tokens": endpoint.max_tokens,
-        **({} if seed is None else {"seed": seed}),
-        **({"top_p": endpoint.top_p} if endpoint.top_p < 1 else {}),
-    }
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def _body(endpoint: Endpoint, messages: list[dict[str, Any]], seed: int | None) -> dict[str, Any]:
+    """The request: `seed` and `top_p` are left out where they would change nothing."""
+    body = {"model": endpoint.model, "messages": messages, "temperature": endpoint.temperature}
+    seeds = {} if seed is None else {"seed": seed}
+    shares = {"top_p": endpoint.top_p} if endpoint.top_p < 1 else {}
+    return body | {"max_tokens": endpoint.max_tokens} | seeds | shares
 
 
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    """Headers with the key from the environment, which is written nowhere."""
-    if not endpoint.key_name:
-        return {"Content-Type": "application/json"}
-    key = os.environ.get(endpoint.key_name, "").strip()
-    if not key:
+@lru_cache(maxsize=8)
+def _client(url: str, key: str, timeout: float) -> "openai.OpenAI":
+    """A client without retries of its own: its waits are fixed, and it does not retry a malformed reply."""
+    import openai
+
+    return openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
+
+
+def _connect(endpoint: Endpoint) -> "openai.OpenAI":
+    """The client with the key from the environment. The key is never written to disk or into a message."""
+    key = os.environ.get(endpoint.key_name, "").strip() if endpoint.key_name else "none"
+    if not key or not key.isascii():
         raise EndpointError(f"The environment variable {endpoint.key_name} holds no key for {endpoint.url}. Set it.")
-    return {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    return _client(endpoint.url, key, endpoint.timeout)
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    """The server's own words about an error, in one line."""
-    text = error.read(4096).decode(errors="replace")
+def _status(endpoint: Endpoint, error: "openai.APIStatusError") -> str:
+    """Status and message of a failed request that is worth another try; the other statuses raise."""
+    detail = error.body.get("message", error.body) if isinstance(error.body, dict) else error.body
+    code, words = error.status_code, " ".join(str(detail or "").split())[:300]
+    problem = f"status {code}, {words or error.response.reason_phrase}"
+    if code in (401, 403):
+        raise EndpointError(f"{endpoint.url} refuses the key ({endpoint.key_name or 'none: set key_name'}): {problem}.")
+    if code == 404:
+        raise EndpointError(f"{endpoint.url} has no model {endpoint.model!r} or is no such endpoint: {problem}.")
+    if code not in RETRIED:
+        raise NoAnswer(f"the request was not accepted: {problem}")
+    return problem
+
+
+def _pause(endpoint: Endpoint, attempt: int, wanted: str) -> None:
+    """Wait before the next try: as long as the server wants, or twice as long each time, with some jitter."""
     try:
-        detail = json.loads(text)["error"]
-        text = detail["message"] if isinstance(detail, dict) else str(detail)
-    except (ValueError, KeyError, TypeError):
-        pass
-    return " ".join(text.split())[:300] or error.reason
-
-
-def _pause(endpoint: Endpoint, attempt: int, asked: str | None) -> None:
-    """Wait before the next try: as long as the server asks, or longer each time with some jitter."""
-    try:
-        seconds = float(asked or "")
+        seconds = float(wanted)
     except ValueError:
         seconds = endpoint.wait * 2**attempt * random.uniform(0.75, 1.25)
     time.sleep(min(max(seconds, 0.0), LONGEST_WAIT))
 
 
-def _send(endpoint: Endpoint, body: bytes) -> dict[str, Any]:
-    """The decoded reply of the server, tried again while that makes sense."""
-    request = urllib.request.Request(
-        f"{endpoint.url.rstrip('/')}/chat/completions", body, _headers(endpoint), method="POST"
-    )
-    problem = ""
+def _send(endpoint: Endpoint, body: dict[str, Any]) -> Any:
+    """The decoded reply of the server, tried again where another try can help."""
+    import openai
+
+    client, problem = _connect(endpoint), ""
     for attempt in range(endpoint.tries):
-        asked = None
+        wanted = ""
         try:
-            with urllib.request.urlopen(request, timeout=endpoint.timeout) as reply:
-                return json.loads(reply.read())
-        except urllib.error.HTTPError as error:
-            problem = f"status {error.code}, {_said(error)}"
-            if error.code in (401, 403):
-                where = endpoint.key_name or "no key: set key_name"
-                raise EndpointError(f"{endpoint.url} refuses the key ({where}): {problem}.") from None
-            if error.code == 404:
-                raise EndpointError(
-                    f"{endpoint.url} has no model {endpoint.model!r} or is no such endpoint: {problem}."
-                ) from None
-            if error.code not in AGAIN:
-                raise NoAnswer(f"the request was not accepted: {problem}") from None
-            asked = error.headers.get("Retry-After")
-        except TimeoutError:
+            return json.loads(client.chat.completions.with_raw_response.create(**body).content)
+        except openai.APIStatusError as error:
+            problem, wanted = _status(endpoint, error), error.response.headers.get("Retry-After", "")
+        except openai.APITimeoutError:
             problem = f"no reply within {endpoint.timeout:g} s"
-        except (ValueError, HTTPException) as error:
+        except openai.APIConnectionError as error:
+            problem = f"no connection ({error.__cause__ or error})"
+        except (ValueError, RecursionError) as error:
             problem = f"a malformed reply ({type(error).__name__})"
-        except OSError as error:
-            problem = f"no connection ({error})"
         if attempt + 1 < endpoint.tries:
-            _pause(endpoint, attempt, asked)
+            _pause(endpoint, attempt, wanted)
     raise NoAnswer(f"{endpoint.url} failed {endpoint.tries} times; last: {problem}")
 
 
 def _read(reply: Any, as_is: bool) -> Answer:
-    """The answer in a reply, or NoAnswer that says what is wrong with it."""
+    """The answer in a reply, or NoAnswer that says what is wrong with the reply."""
     try:
         choice, usage = reply["choices"][0], reply.get("usage") or {}
-        message = choice["message"]
-        text, refusal = message.get("content"), message.get("refusal")
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
+        asked, answered = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        reason = choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
         raise NoAnswer(f"malformed answer: {json.dumps(reply)[:200]}") from None
-    if refusal or choice.get("finish_reason") == "content_filter":
+    if refusal or reason == "content_filter":
         raise NoAnswer(f"refused: {refusal or 'content filter'}")
     text = "" if as_is and text is None else text
     if not isinstance(text, str) or not (text.strip() or as_is):
-        raise NoAnswer(f"empty answer (finish_reason {choice.get('finish_reason')!r})")
-    cut = choice.get("finish_reason") == "length"
-    if cut and not as_is:
-        raise NoAnswer(f"cut off after {counts[1]} tokens; raise max_tokens")
-    return Answer(text, *counts, cached=False, finished=not cut)
+        raise NoAnswer(f"empty answer (finish_reason {reason!r})")
+    if reason == "length" and not as_is:
+        raise NoAnswer(f"cut off after {answered} tokens; raise max_tokens")
+    return Answer(text, asked, answered, cached=False, finished=reason != "length")
 
 
 def ask(endpoint: Endpoint, messages: list[dict[str, Any]], cache: str | Path, seed: int | None = None) -> Answer:
-    """The answer to one conversation, from the cache folder when it was asked before; `seed` is passed on."""
+    """The answer to one conversation, from the folder `cache` when it is there; the server gets the `seed`."""
     body = _body(endpoint, messages, seed)
-    name = sha256_bytes(endpoint.url.encode() + b"\n" + b"as is\n" * endpoint.as_is + body)
+    data = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    name = storage.sha256_bytes(endpoint.url.encode() + b"\n" + b"as is\n" * endpoint.as_is + data)
     file = storage.path(cache) / name[:2] / f"{name}.json"
     if file.is_file():
-        kept = storage.read_json(file)
-        counts = (kept["prompt_tokens"], kept["answer_tokens"])
-        return Answer(kept["text"], *counts, cached=True, finished=kept.get("finished", True))
+        kept = storage.read_object(file, ("text", "prompt_tokens", "answer_tokens"))
+        return Answer(kept["text"], kept["prompt_tokens"], kept["answer_tokens"], True, kept.get("finished", True))
     answer = _read(_send(endpoint, body), endpoint.as_is)
-    told = {"text": answer.text, "finished": answer.finished}
-    counts = {"prompt_tokens": answer.prompt_tokens, "answer_tokens": answer.answer_tokens}
-    storage.write_json(file, {"model": endpoint.model, **told, **counts})
+    kept = {key: value for key, value in asdict(answer).items() if key != "cached"}
+    storage.write_json(file, {"model": endpoint.model, **kept})
     return answer
 
 
@@ -213,17 +203,17 @@ def ask_all(
     cache: str | Path,
     seeds: Sequence[int | None] = (),
 ) -> list[Answer | NoAnswer]:
-    """Answers in the order asked, at most `concurrency` at a time; a request without an answer leaves its reason.
+    """Answers in the order of the conversations, at most `concurrency` requests at a time.
 
-    `seeds` holds one seed for each conversation, where they are wanted.
-    An endpoint that cannot be used at all (wrong key, unknown model) is an EndpointError, and no more is asked.
+    Where a request got no answer, its NoAnswer stands in the list. `seeds`, if given, holds one seed per conversation.
+    An endpoint that cannot be used at all (wrong key, unknown model) is an EndpointError, and no more is sent.
     """
-    _headers(endpoint)
+    _connect(endpoint)
     stop = threading.Event()
 
-    def one(messages: list[dict[str, Any]], seed: int | None) -> Answer | NoAnswer:
+    def answered(messages: list[dict[str, Any]], seed: int | None) -> Answer | NoAnswer:
         if stop.is_set():
-            return NoAnswer("not asked: the endpoint cannot be used")
+            return NoAnswer("not sent: the endpoint cannot be used")
         try:
             return ask(endpoint, messages, cache, seed)
         except NoAnswer as error:
@@ -233,19 +223,13 @@ def ask_all(
             raise
 
     with ThreadPoolExecutor(endpoint.concurrency) as workers:
-        return list(workers.map(one, conversations, seeds or [None] * len(conversations)))
+        return list(workers.map(answered, conversations, seeds or [None] * len(conversations)))
 
 
 def totals(endpoint: Endpoint, answers: Sequence[Answer | NoAnswer]) -> Totals:
-    """What some answers took, and cost where it was not from the cache."""
-    good = [one for one in answers if isinstance(one, Answer)]
-    paid = [one for one in good if not one.cached]
-    cost = sum(one.prompt_tokens * endpoint.price_in + one.answer_tokens * endpoint.price_out for one in paid) / 1e6
-    return Totals(
-        len(good),
-        len(good) - len(paid),
-        len(answers) - len(good),
-        sum(one.prompt_tokens for one in good),
-        sum(one.answer_tokens for one in good),
-        cost,
-    )
+    """Counts of answers and tokens, and the cost of those that were not cached."""
+    good = [answer for answer in answers if isinstance(answer, Answer)]
+    paid = [answer for answer in good if not answer.cached]
+    prompt, text = sum(answer.prompt_tokens for answer in good), sum(answer.answer_tokens for answer in good)
+    cost = sum(a.prompt_tokens * endpoint.price_in + a.answer_tokens * endpoint.price_out for a in paid) / 1e6
+    return Totals(len(good), len(good) - len(paid), len(answers) - len(good), prompt, text, cost)

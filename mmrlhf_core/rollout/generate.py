@@ -1,6 +1,6 @@
 """Sampling from a policy: one prefill per prompt, its cache repeated for n answers, one random stream per answer.
 
-An answer depends on its prompt, its name and the seed, never on what else is in the batch.
+An answer depends on its prompt, its name and the seed, never on the rest of the batch.
 Shapes: B prompts of a batch, n answers each, N = B * n rows, T prompt tokens, V vocabulary.
 """
 
@@ -24,6 +24,12 @@ def stream(seed: int, name: str, sample: int, length: int) -> np.ndarray:
     return np.random.default_rng(int.from_bytes(digest[:16], "big")).random(length)
 
 
+def uniform_rows(policy: Policy, seed: int, names: Sequence[str], n: int, length: int) -> torch.Tensor:
+    """Uniform numbers [B * n, L] on the policy's device: a stream for each of n answers to each of B names."""
+    streams = [stream(seed, name, sample, length) for name in names for sample in range(n)]
+    return torch.from_numpy(np.stack(streams)).to(policy.model.device)
+
+
 def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """Keep the smallest set of most probable tokens whose mass reaches `top_p`; [N, V] to [N, V], rows sum to 1."""
     ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -43,8 +49,17 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, uniform: torc
     return torch.searchsorted(mass, (uniform.to(mass) * mass[:, -1])[:, None], right=True).squeeze(-1)
 
 
+def check_decoding(n: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
+    """Refuse settings that nothing can be sampled with."""
+    if n < 1 or max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"n {n}, temperature {temperature}, top_p {top_p} and max_new_tokens {max_new_tokens} are out of range: "
+            "n and max_new_tokens from 1, temperature from 0, top_p above 0 and at most 1."
+        )
+
+
 class Rows(NamedTuple):
-    """The answers still being written: logits [N, V] of the next token, cache, mask [N, T], next position [N]."""
+    """Unfinished answers: logits [N, V] of the next token, cache, mask [N, T], next position [N]."""
 
     logits: torch.Tensor
     cache: hf.Cache
@@ -52,13 +67,13 @@ class Rows(NamedTuple):
     position: torch.Tensor
 
     def keep(self, rows: torch.Tensor) -> "Rows":
-        """These rows, also several times; the others are finished."""
+        """Only these rows, in this order; a row may be repeated."""
         self.cache.batch_select_indices(rows)
         return Rows(self.logits[rows], self.cache, self.mask[rows], self.position[rows])
 
 
 def prefill(policy: Policy, inputs: dict[str, torch.Tensor], seen: bool) -> Rows:
-    """Read B encoded prompts once; `seen` tells whether any has a picture or a clip."""
+    """Read B encoded prompts once; `seen` is whether any of them has a picture or a clip."""
     model = policy.model
     inputs = {key: value.to(model.device) for key, value in inputs.items()}
     mask = inputs["attention_mask"]
@@ -66,13 +81,13 @@ def prefill(policy: Policy, inputs: dict[str, torch.Tensor], seen: bool) -> Rows
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     output = model(**inputs, use_cache=True, logits_to_keep=1)
     position = mask.sum(-1)
-    if rotary_axes(model) == 3:  # new tokens go on behind the picture's largest position, in text one by one
+    if rotary_axes(model) == 3:  # positions continue after the picture's largest position
         position = position + model.model.rope_deltas.view(-1) if seen else torch.full_like(position, mask.shape[1])
     return Rows(output.logits[:, -1], output.past_key_values, mask, position)
 
 
 def extend(model: hf.PreTrainedModel, rows: Rows, tokens: torch.Tensor, real: torch.Tensor) -> Rows:
-    """Append tokens [N, L] to the rows; `real` [N, L] is 0 where they are padding, on the left."""
+    """Append tokens [N, L] to the rows; `real` [N, L] is 0 at padding, which stands on the left."""
     mask = torch.cat([rows.mask, real.to(rows.mask)], -1)
     place = rows.position[:, None] + (real.cumsum(-1) - 1).clamp(min=0)
     axes = place.expand(3, -1, -1) if rotary_axes(model) == 3 else place
@@ -84,7 +99,7 @@ def extend(model: hf.PreTrainedModel, rows: Rows, tokens: torch.Tensor, real: to
 
 
 def write(policy: Policy, rows: Rows, uniform: torch.Tensor, temperature: float, top_p: float) -> list[list[int]]:
-    """Tokens each row goes on with, by its own row of `uniform` [N, L]; ended rows leave the batch.
+    """At most L further tokens of each row, drawn with its row of `uniform` [N, L]; ended rows leave the batch.
 
     A row without the end token among its L tokens was cut off.
     """
@@ -104,12 +119,14 @@ def write(policy: Policy, rows: Rows, uniform: torch.Tensor, temperature: float,
 
 
 @torch.inference_mode()
-def _decode(policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float) -> list:
-    """Tokens of n answers per prompt, one row of `uniform` [B * n, L] each."""
-    seen = any(prompt.images or prompt.clip for prompt in batch)
-    rows = prefill(policy, prompts.encode(policy.processor, batch), seen)
+def decode(
+    policy: Policy, batch: Sequence[Prompt], uniform: torch.Tensor, temperature: float, top_p: float
+) -> tuple[list[list[int]], list[int]]:
+    """Tokens of n answers per prompt, one row of `uniform` [B * n, L] each, and the number of tokens of each prompt."""
+    inputs = prompts.encode(policy.processor, batch)
+    rows = prefill(policy, inputs, any(prompt.images or prompt.clip for prompt in batch))
     each = torch.arange(len(batch), device=uniform.device).repeat_interleave(len(uniform) // len(batch))
-    return write(policy, rows.keep(each), uniform, temperature, top_p)
+    return write(policy, rows.keep(each), uniform, temperature, top_p), inputs["attention_mask"].sum(-1).tolist()
 
 
 def sample(
@@ -124,26 +141,21 @@ def sample(
     batch: int = 64,
     desc: str = "answers",
 ) -> list[list[str]]:
-    """n answers to each prompt, as text, in the order asked.
+    """n answers to each prompt, as text, in the order of the prompts.
 
     `names` are the ids of the prompts: together with `seed` they fix each answer's random stream, so that batch
-    size and order change nothing. Temperature 0 is greedy; `batch` counts prompts; without `desc` no bar is shown.
+    size and order change nothing. Temperature 0 is greedy; `batch` counts prompts; a blank `desc` shows no bar.
     """
     if len(names) != len(asked) or len(set(names)) != len(names):
         raise ValueError(f"{len(asked)} prompts need as many different names; {len(set(names))} were given.")
-    if temperature < 0 or not 0 < top_p <= 1 or n < 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"temperature {temperature} must be at least 0, top_p {top_p} in (0, 1], n {n} and max_new_tokens "
-            f"{max_new_tokens} at least 1."
-        )
+    check_decoding(n, temperature, top_p, max_new_tokens)
     order = sorted(range(len(asked)), key=lambda i: (len(asked[i].clip), len(asked[i].images), len(asked[i].text), i))
     answers: dict[int, list[str]] = {}
     with tqdm(total=len(order), desc=desc, unit="prompt", disable=not desc) as bar:
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            streams = [stream(seed, names[i], j, max_new_tokens) for i in chosen for j in range(n)]
-            uniform = torch.from_numpy(np.stack(streams)).to(policy.model.device)
-            ids = _decode(policy, [asked[i] for i in chosen], uniform, temperature, top_p)
+            uniform = uniform_rows(policy, seed, [names[i] for i in chosen], n, max_new_tokens)
+            ids, _ = decode(policy, [asked[i] for i in chosen], uniform, temperature, top_p)
             texts = [prompts.answer_text(policy.processor, row) for row in ids]
             answers |= {i: texts[k * n : (k + 1) * n] for k, i in enumerate(chosen)}
             bar.update(len(chosen))

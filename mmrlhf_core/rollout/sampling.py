@@ -1,38 +1,36 @@
-"""Several answers of a policy to each query, and a reward model's scores of them; both kept as they come.
+"""Several answers of a policy to each query, and a reward model's scores of them; both are stored as they come.
 
-Each query is a batch of its own: its prompt is read once, the cache repeated n times, and answer j draws from the
-stream of (seed, query, j). Every tensor then has shapes that only the query decides, so on one machine, with the same
+Each query is a batch of its own: its prompt is read once, the cache is repeated n times, and answer j draws from the
+stream of (seed, query, j). So only the query decides the shapes of all tensors, and on one machine, with the same
 libraries and threads, batch size, order, the other queries and interruptions change no bit of an answer. Another n
-may change the last bits of the numbers behind it: take the first answers of eight instead of asking for fewer. An
-engine behind an endpoint gets a seed for every answer; what came back is kept, but asking it anew may give other words.
+may change the last bits of the logits: to get fewer answers, take the first ones of eight. A server behind an endpoint
+gets a seed for each answer. Its answers are stored, but the same request may give other words the next time.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from mmrlhf_core.data import storage
-from mmrlhf_core.data.records import Query, Record, column
+from mmrlhf_core.data import rows, storage
+from mmrlhf_core.data.records import Query, Record, RecordError, column
 from mmrlhf_core.models import policy, prompts, reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import endpoint, generate, score
-from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
-from mmrlhf_core.rollout.ledger import Ledger
-from mmrlhf_core.rollout.score import CritiqueDecoding, Work
+from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
+from mmrlhf_core.rollout.score import CritiqueDecoding, Scored, Work
 
 MOST_ANSWERS = 8  # answers to one query, the paper's default and maximum
-TOGETHER = 32  # queries that are asked of an engine, or scored, between two writes
+TOGETHER = 32  # queries that are sent to a server, or scored, between two writes
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn; temperature 0 is greedy, with n the same answers."""
+    """How answers are drawn; temperature 0 is greedy, and the n answers are equal."""
 
     n: int = MOST_ANSWERS
     temperature: float = 1.0
@@ -41,16 +39,9 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (
-            not 1 <= self.n <= MOST_ANSWERS
-            or self.max_new_tokens < 1
-            or self.temperature < 0
-            or not 0 < self.top_p <= 1
-        ):
-            raise ValueError(
-                f"{self} is out of range: n from 1 to {MOST_ANSWERS}, temperature from 0, top_p in (0, 1], "
-                "max_new_tokens from 1."
-            )
+        generate.check_decoding(self.n, self.temperature, self.top_p, self.max_new_tokens)
+        if self.n > MOST_ANSWERS:
+            raise ValueError(f"n is {self.n}; give 1 to {MOST_ANSWERS} answers.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +54,9 @@ class SampledAnswers(Record):
     texts: tuple[str, ...] = column("the answers in the order drawn; blank where the policy said nothing")
     tokens: tuple[int, ...] = column("tokens written for each, its end token included")
     finished: tuple[bool, ...] = column("whether each came to its end within the allowed tokens")
-    prompt: int = column("tokens of the prompt with its pictures; 0 when an engine did not say", 0)
+    prompt: int = column("tokens of the prompt with its pictures; 0 when a server did not say", 0)
     seed: int = column("seed of the streams", 0)
-    model: str = column("SHA-256 of the checkpoint's folder, or address and name of an engine", "")
+    model: str = column("SHA-256 of the checkpoint's folder, or address and model of a server", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +72,68 @@ class Rated(Record):
     model: str = column("SHA-256 of the reward model's folder", "")
 
 
+# ---------------------------------------------------------------- results on disk
+
+Kept = TypeVar("Kept", SampledAnswers, Rated)
+
+
+class Ledger(Generic[Kept]):
+    """Records of one type in a JSON Lines file, each under a key that names all it depends on.
+
+    `add` returns when the record is in the file. A process may die at any moment: every whole line counts, and what
+    stood in an incomplete line is computed again.
+    """
+
+    def __init__(self, file: str | Path, kind: Callable[..., Kept]) -> None:
+        self.file = storage.path(file)
+        self.entries: dict[str, Kept] = {}
+        for _, row in rows.read(self.file) if self.file.is_file() else ():
+            if isinstance(row, dict) and row.keys() == {"key", "value"} and isinstance(row["key"], str):
+                values = row["value"].items() if isinstance(row["value"], dict) else ()
+                try:
+                    self.entries[row["key"]] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values})
+                except (TypeError, RecordError):  # fields of another version: computed again, too
+                    continue
+
+    def add(self, key: str, record: Kept) -> None:
+        """Append one record; behind an incomplete line it gets a line of its own."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"key": key, "value": asdict(record)}, ensure_ascii=False, allow_nan=False) + "\n"
+        with open(self.file, "ab+") as stream:
+            stream.seek(max(stream.tell() - 1, 0))
+            if stream.read() not in (b"", b"\n"):
+                line = "\n" + line
+            stream.write(line.encode())
+        self.entries[key] = record
+
+
+def _file(folder: str, settings: str) -> str:
+    """The ledger's file for these settings."""
+    return f"{folder}/{storage.sha256_bytes(settings.encode())[:16]}.jsonl"
+
+
 # ---------------------------------------------------------------- answers
 
 
 def place(source: str | Endpoint) -> str:
-    """What identifies a source of answers: the content of a checkpoint, or an engine's address and model."""
+    """Identifies a source of answers: the content of a checkpoint, or a server's address and model."""
     if isinstance(source, Endpoint):
         return f"{source.url} {source.model}"
     return storage.sha256_tree(policy.locate(source))
 
 
 def _content(query: Query, media: str | Path) -> str:
-    """SHA-256 of all that a policy is shown of a query, and of its name."""
+    """SHA-256 of the query's name and of everything that a policy is shown of the query."""
     files = [storage.sha256_file(storage.inside(storage.path(media), path)) for path in query.media]
     return storage.sha256_bytes("\0".join([query.id, query.prompt, query.modality, *files]).encode())
 
 
-@torch.inference_mode()
 def answer(learner: Policy, prompt: Prompt, name: str, how: Sampling) -> tuple[list[list[int]], int]:
     """Tokens of n answers, each up to its end token or the limit, and the number of tokens of the prompt."""
-    inputs = prompts.encode(learner.processor, [prompt])
-    streams = [generate.stream(how.seed, name, number, how.max_new_tokens) for number in range(how.n)]
-    uniform = torch.from_numpy(np.stack(streams)).to(learner.model.device)
-    rows = generate.prefill(learner, inputs, bool(prompt.images or prompt.clip))
-    rows = rows.keep(torch.zeros(how.n, dtype=torch.long, device=uniform.device))
-    written = generate.write(learner, rows, uniform, how.temperature, how.top_p)
+    uniform = generate.uniform_rows(learner, how.seed, [name], how.n, how.max_new_tokens)
+    written, (length,) = generate.decode(learner, [prompt], uniform, how.temperature, how.top_p)
     end = learner.processor.tokenizer.eos_token_id
-    cut = [ids[: ids.index(end) + 1] if end in ids else ids for ids in written]
-    return cut, inputs["input_ids"].shape[1]
+    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in written], length
 
 
 def _own(
@@ -127,96 +152,87 @@ def _own(
 def _remote(
     source: Endpoint, queries: Sequence[Query], media: str | Path, frames: int, how: Sampling, folder: str
 ) -> Iterator[SampledAnswers]:
-    """Answers of an engine; those that came are kept, also when another one failed."""
-    limits = {"temperature": how.temperature, "top_p": how.top_p, "max_tokens": how.max_new_tokens}
-    engine = replace(source, as_is=True, **limits)
+    """Answers of a server. Those that came are stored also when another request failed."""
+    server = replace(
+        source, as_is=True, temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_new_tokens
+    )  # fmt: skip
     for start in range(0, len(queries), TOGETHER):
-        chosen, asked, seeds = queries[start : start + TOGETHER], [], []
+        chosen, turns, seeds = queries[start : start + TOGETHER], [], []
         for query in chosen:
             shown = prompts.spread(query.media, frames) if query.modality == "video" else query.media
             files = [storage.inside(storage.path(media), path) for path in shown]
-            asked += [endpoint.user(query.prompt, files)] * how.n
+            turns += [endpoint.user(query.prompt, files)] * how.n
             seeds += [int(generate.stream(how.seed, query.id, j, 1)[0] * 2**31) for j in range(how.n)]
-        found = endpoint.ask_all(engine, asked, f"{folder}/engine", seeds)
-        if failed := [one for one in found if isinstance(one, NoAnswer)]:
+        replies = endpoint.ask_all(server, turns, f"{folder}/engine", seeds)
+        answers = [reply for reply in replies if isinstance(reply, Answer)]
+        if failed := [reply for reply in replies if isinstance(reply, NoAnswer)]:
             raise NoAnswer(
-                f"{len(failed)} of {len(found)} answers did not come from {engine.url}; the first: {failed[0]}. What "
-                "came is kept: run again to ask for the rest, or leave these queries out."
+                f"{len(failed)} of {len(replies)} answers did not come from {server.url}; the first: {failed[0]}. The "
+                "others are stored: run again to request the missing ones, or leave these queries out."
             )
         for number, query in enumerate(chosen):
-            mine = found[number * how.n : (number + 1) * how.n]
-            columns = [tuple(getattr(one, name) for one in mine) for name in ("text", "answer_tokens", "finished")]
-            yield SampledAnswers(query.id, *columns, mine[0].prompt_tokens, how.seed, place(source))
+            own = answers[number * how.n : (number + 1) * how.n]
+            texts, tokens = tuple(one.text for one in own), tuple(one.answer_tokens for one in own)
+            finished = tuple(one.finished for one in own)
+            yield SampledAnswers(query.id, texts, tokens, finished, own[0].prompt_tokens, how.seed, place(source))
 
 
 def draw(
     source: str | Endpoint, queries: Sequence[Query], media: str | Path, frames: int, how: Sampling, folder: str,
     desc: str = "samples",
 ) -> list[SampledAnswers]:  # fmt: skip
-    """n answers to each query, in their order, from a checkpoint (folder or hub id) or an engine.
+    """n answers to each query, in their order, from a checkpoint (folder or hub id) or a server.
 
-    Finished queries lie below `folder`; a run that was killed goes on behind the last of them, and a second run reads
-    them without loading the model. A changed checkpoint, setting, question or picture is asked anew. A blank `desc`
-    shows no bar.
+    Finished queries are stored below `folder`: an interrupted run continues behind the last of them, and a second run
+    reads them without loading the model. Another checkpoint, setting, question or picture gives new answers. With a
+    blank `desc` there is no progress bar.
     """
     keys = {query.id: _content(query, media) for query in queries}
     if len(keys) != len(queries):
         raise ValueError(f"{len(queries)} queries have only {len(keys)} different ids; give each its own.")
-    ledger = _ledger(folder, f"{place(source)} {asdict(how)} {frames}")
-    missing = [query for query in queries if keys[query.id] not in ledger.entries]
-    if missing:
-        asked = (source, missing, media, frames, how)
-        found = _remote(*asked, folder) if isinstance(source, Endpoint) else _own(*asked)
-        for one in tqdm(found, desc=desc, unit="query", total=len(missing), disable=not desc):
-            ledger.add(keys[one.query], asdict(one))
-    return [_record(SampledAnswers, ledger.entries[keys[query.id]]) for query in queries]
-
-
-def _ledger(folder: str, settings: str) -> Ledger:
-    """The ledger of these settings below a folder."""
-    return Ledger(f"{folder}/{storage.sha256_bytes(settings.encode())[:16]}.jsonl")
-
-
-def _record(kind: type, entry: dict) -> SampledAnswers | Rated:
-    """A record from its line."""
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+    ledger = Ledger(_file(folder, f"{place(source)} {asdict(how)} {frames}"), SampledAnswers)
+    if missing := [query for query in queries if keys[query.id] not in ledger.entries]:
+        if isinstance(source, Endpoint):
+            answers = _remote(source, missing, media, frames, how, folder)
+        else:
+            answers = _own(source, missing, media, frames, how)
+        for record in tqdm(answers, desc=desc, unit="query", total=len(missing), disable=not desc):
+            ledger.add(keys[record.query], record)
+    return [ledger.entries[keys[query.id]] for query in queries]
 
 
 # ---------------------------------------------------------------- scores
 
 
-def _read(model: reward.RewardModel, work: Work, scored: Sequence[score.Scored]) -> Rated:
+def _rated(model: reward.RewardModel, work: Work, scored: Sequence[Scored]) -> Rated:
     """The scores of one query in the order of its answers, with the tokens that each took."""
-    processor, found = model.policy.processor, {one.response: one for one in scored}
-    tokens = []
-    for name, text in work.responses.items():
-        critique = reward.literal(processor, found[name].critiques[0])
-        tokens.append(len(reward.opening(processor, model.form, work.prompt, text)) + len(critique) + 1)
-    ordered = [found[name] for name in work.responses]
-    critiques = tuple(one.critiques[0] for one in ordered)
-    return Rated(work.query, tuple(one.score for one in ordered), critiques, tuple(tokens), model.digest)
+    processor, critiques = model.policy.processor, tuple(one.critiques[0] for one in scored)
+    openings = (reward.opening(processor, model.form, work.prompt, text) for text in work.responses.values())
+    written = (prompts.answer_ids(processor, critique) for critique in critiques)
+    tokens = tuple(len(before) + len(behind) for before, behind in zip(openings, written, strict=True))
+    return Rated(work.query, tuple(one.score for one in scored), critiques, tokens, model.digest)
 
 
 def rate(
     name: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], media: str | Path, frames: int,
     critique_tokens: int, folder: str, desc: str = "scores",
 ) -> list[Rated]:  # fmt: skip
-    """The scores that the reward model in folder `name` gives to answers, one greedy critique each; kept like them."""
-    ledger = _ledger(folder, f"{place(name)} {critique_tokens} {frames}")
+    """Scores of answers by the reward model in folder `name`, after one greedy critique each; stored like answers."""
+    ledger = Ledger(_file(folder, f"{place(name)} {critique_tokens} {frames}"), Rated)
     keys = [
         storage.sha256_bytes("\0".join([_content(query, media), *one.texts]).encode())
         for query, one in zip(queries, answers, strict=True)
     ]
     missing = [number for number, key in enumerate(keys) if key not in ledger.entries]
-    model = reward.load(name) if missing else None
     how = CritiqueDecoding(max_new_tokens=critique_tokens)
+    model: reward.RewardModel | None = None
     for start in range(0, len(missing), TOGETHER):
+        model = model or reward.load(name)
         chosen, work = missing[start : start + TOGETHER], []
         for number in chosen:
             texts = {str(j): text for j, text in enumerate(answers[number].texts)}
             work.append(Work(queries[number].id, prompts.of_query(queries[number], media, frames), texts))
         scored = score.score(model, work, how, desc=desc and f"{desc} {start + len(chosen)}/{len(missing)}")
         for number, one in zip(chosen, work, strict=True):
-            mine = [entry for entry in scored if entry.query == one.query]
-            ledger.add(keys[number], asdict(_read(model, one, mine)))
-    return [_record(Rated, ledger.entries[key]) for key in keys]
+            ledger.add(keys[number], _rated(model, one, [entry for entry in scored if entry.query == one.query]))
+    return [ledger.entries[key] for key in keys]

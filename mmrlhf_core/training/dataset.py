@@ -40,6 +40,21 @@ class RankedRow(Record):
     losers: tuple[int, ...] = column("for each pair, number of the worse response")
     margins: tuple[float, ...] = column("for each pair, the reward model's margin δ; empty when nothing scored it", ())
 
+    @classmethod
+    def of(
+        cls, query: records.Query, texts: Mapping[Any, str], pairs: Sequence[tuple[Any, Any]],
+        margins: Sequence[float] = (),
+    ) -> "RankedRow":  # fmt: skip
+        """A query with those of its `texts` (by any key) that are in some (better, worse) pair; if none is, the first.
+
+        `margins` holds a δ for each pair, or nothing.
+        """
+        used = list(dict.fromkeys(key for pair in pairs for key in pair)) or list(texts)[:1]
+        place = {key: number for number, key in enumerate(used)}
+        responses = tuple(texts[key] for key in used)
+        winners, losers = tuple(place[better] for better, _ in pairs), tuple(place[worse] for _, worse in pairs)
+        return cls(query.id, query.prompt, query.modality, query.media, responses, winners, losers, tuple(margins))
+
     def _check(self) -> None:
         if len(self.winners) != len(self.losers) or len(self.margins) not in (0, len(self.winners)):
             counts = f"{len(self.winners)} winners, {len(self.losers)} losers, {len(self.margins)} margins"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from mmrlhf_core.data.records import SCALES, Judgement
+from mmrlhf_study.annotation.records import SCALES, Judgement
 
 SCALE_POINTS = 5
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import fmean
 
 from mmrlhf_core.data import graph, records, storage
-from mmrlhf_core.data.records import Critique, Judgement, Pair, Query, Ranking, Response
+from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 from mmrlhf_study.annotation import pairs as pairing
+from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.miniworld import annotators
 from mmrlhf_study.miniworld.annotators import Annotator, Sheet
 

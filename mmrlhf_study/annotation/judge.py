@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmrlhf_core.data.records import Judgement
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import endpoint, generate
 from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
 from mmrlhf_study.annotation import wording
+from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.miniworld import claims, truth
 
 

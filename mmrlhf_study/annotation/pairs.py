@@ -9,7 +9,8 @@ from statistics import fmean
 import pandas as pd
 
 from mmrlhf_core.data import storage
-from mmrlhf_core.data.records import SCALES, Critique, Judgement, Pair, Query, Ranking
+from mmrlhf_core.data.records import Critique, Pair, Query, Ranking
+from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.curation import links
 
 PAIRINGS = ("all", "hardest", "adjacent")

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mmrlhf_core.data.records import SCALES, Query, Ranking, Response
+from mmrlhf_core.data.records import Query, Ranking, Response
 from mmrlhf_study.annotation import agreement, bias, bradley_terry
+from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 
 INTERVAL_COLUMNS = ("value", "low", "high")

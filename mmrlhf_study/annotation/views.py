@@ -12,8 +12,9 @@ from random import Random
 from PIL import Image
 
 from mmrlhf_core.data import media, storage
-from mmrlhf_core.data.records import SCALES, Critique, Judgement, Pair, Query, Ranking, Response
+from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 from mmrlhf_study.annotation.pairs import latest
+from mmrlhf_study.annotation.records import SCALES, Judgement
 
 MOST_FRAMES = 8
 STYLE = """<style>

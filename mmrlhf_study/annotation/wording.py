@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from mmrlhf_core.data.records import SCALES, Judgement
+from mmrlhf_study.annotation.records import SCALES, Judgement
 
 MEANING = {  # the guidelines in brief (paper, App. B)
     "helpfulness": "does it follow the question, give useful context, and help to understand what is shown?",

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmrlhf_core.data.records import SCALES
+from mmrlhf_study.annotation.records import SCALES
 
 CAPTIONS = {
     "alpha": "Krippendorff's alpha per scale and class, 95 % intervals over queries",

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmrlhf_core.data.records import SCALES, Pair
+from mmrlhf_core.data.records import Pair
 from mmrlhf_study.annotation import agreement
 from mmrlhf_study.annotation.campaign import Campaign
+from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.annotation.report import INTERVAL_COLUMNS, TOLD
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 from mmrlhf_study.chapters.reporting import Headline

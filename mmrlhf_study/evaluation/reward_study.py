@@ -14,7 +14,7 @@ import pandas as pd
 
 from mmrlhf_core.data.annotated import Annotated
 from mmrlhf_core.data.records import Pair
-from mmrlhf_core.models import reward
+from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.models.reward import RewardModel
@@ -221,7 +221,7 @@ def averaged(scored: Iterable[Scored], n: int) -> list[Scored]:
 
 def critique_tokens(model: RewardModel, scored: Iterable[Scored]) -> dict[tuple[str, str], int]:
     """Tokens of all critiques of each (query, response), with their ends; without critiques the ends alone."""
-    literal, processor = reward.literal, model.policy.processor
+    literal, processor = prompts.literal, model.policy.processor
     return {
         (one.query, one.response): sum(len(literal(processor, text)) + 1 for text in one.critiques) for one in scored
     }

@@ -10,7 +10,8 @@ from functools import cache
 from math import log2
 from random import Random
 
-from mmrlhf_core.data.records import SCALES, Judgement, Query, Ranking, Response
+from mmrlhf_core.data.records import Query, Ranking, Response
+from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.miniworld import claims, questions, truth
 from mmrlhf_study.miniworld.questions import Question, looked_up, lookup
 from mmrlhf_study.miniworld.scenes import NOTHING, OBJECT_COLOURS, OBJECT_KINDS, OBJECT_SIZES, Fact

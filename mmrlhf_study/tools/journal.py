@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmrlhf_core.data.records import Judgement, Ranking, RecordError
+from mmrlhf_core.data.records import Ranking, RecordError
+from mmrlhf_study.annotation.records import Judgement
 
 
 class JournalError(ValueError):

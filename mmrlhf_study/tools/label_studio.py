@@ -9,7 +9,8 @@ from random import Random
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from mmrlhf_core.data.records import SCALES, Judgement, Query, Ranking, Response
+from mmrlhf_core.data.records import Query, Ranking, Response
+from mmrlhf_study.annotation.records import SCALES, Judgement
 
 
 class LabelStudioError(ValueError):

@@ -18,8 +18,9 @@ import anywidget
 import traitlets
 
 from mmrlhf_core.data import storage
-from mmrlhf_core.data.records import SCALES, Judgement, Query, Ranking, RecordError, Response
+from mmrlhf_core.data.records import Query, Ranking, RecordError, Response
 from mmrlhf_study.annotation import views
+from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.tools import journal
 from mmrlhf_study.tools.journal import JournalError
 

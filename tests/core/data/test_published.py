@@ -109,6 +109,14 @@ def test_rows_of_one_query_are_gathered(tmp_path, folder):
     assert back(found)[5] == rows[5] | {"chosen_reason": ""}
 
 
+@pytest.mark.parametrize("empty", [{}, None, ""])
+def test_absent_null_and_empty_mean_the_same_in_optional_fields(tmp_path, empty):
+    given = {} if empty == {} else dict.fromkeys(("chosen_reason", "rejected_reason", "images", "video"), empty)
+    found = published.read(written(tmp_path / "rows.jsonl", [without("chosen_reason", "rejected_reason") | given]))
+    assert (found.rejects, found.unread) == ((), {})
+    assert back(found) == [ROW | {"chosen_reason": "", "rejected_reason": ""}]
+
+
 def test_without_the_folder_media_are_names(tmp_path):
     rows = [ROW, without("image", id="q2", video="video/v_x-Scene-016")]
     found = published.read(written(tmp_path / "rows.jsonl", rows))
@@ -158,7 +166,9 @@ BAD = [
     (without("rejected"), "no rejected"),
     (without(rejected=None), "wrong type: rejected is NoneType"),
     (without(rejected="a dog"), "no preference: chosen and rejected are the same text"),
-    (without(chosen_reason=None), "wrong type: chosen_reason is NoneType"),
+    (json.dumps(ROW).encode().replace(b'"a dog"', b"9" * 400), "broken JSON:"),
+    (b"[" * 100_000, "broken JSON:"),
+    (without(image=0), "wrong type: image is int, not str"),
     (without(rejected_reason=3), "wrong type: rejected_reason is int"),
     (json.dumps(without(id="q9", rejected="a \ud800 cat")).encode(), "not text: rejected holds half of a Unicode pair"),
     (without("image"), "no media: neither image nor video"),
@@ -212,9 +222,10 @@ def test_too_many_bad_rows_an_empty_file_and_a_missing_folder_stop_the_reading(t
 
 
 def test_keys_outside_the_format_are_counted(tmp_path):
-    rows = [without(ls_factor=0.3), without(id="q2", ls_factor=0.1, is_tie=False), without(id="q3")]
+    bare = without("chosen_reason", "rejected_reason", id="q3", ls_factor=0.2)
+    rows = [without(ls_factor=0.3), without(id="q2", ls_factor=0.1, is_tie=False), bare]
     found = published.read(written(tmp_path / "rows.jsonl", rows))
-    assert found.unread == {"is_tie": 1, "ls_factor": 2}
+    assert found.unread == {"is_tie": 1, "ls_factor": 3}
     assert len(found.pairs) == 3
 
 

@@ -1,6 +1,6 @@
 """Records are checked when made, and what was written is what is read."""
 
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrlhf_core.data import records, storage
-from mmrlhf_core.data.records import Critique, Judgement, Pair, Query, Ranking, RecordError, Reject, Response
+from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, RecordError, Reject, Response
 
 QUERY = Query("pool/1", "what is it ?", "image", ("a/1.png",), "short", "a dog", "pool", "g1", "pets", "")
 ANSWER = Response("pool/1/0", "pool/1", "base", "a dog", 0.7, 0.9, 64, 3)
-JUDGEMENT = Judgement("pool/1", "pool/1/0", "ann", 4, 5, 5, "right .", 12.5, 2, 7, 0)
 RANKING = Ranking("pool/1", "ann", ("a", "b", "c", "d"), (2, 1, 2, 3), "b is whole", "", 0)
 PAIR = Pair("pool/1", "b", "a", "whole", "a gap", 1, 2.0, 1.0, 1.0, 0.0, "ranked", "train")
 REJECT = Reject("pool", "rows.jsonl", 3, "no media: neither image nor video")
+
+OUTSIDE = ("/etc/passwd", "../a.png", "a/../../b.png", "a//b.png", "a\0.png", "")
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 name = text.filter(str.strip)
@@ -47,25 +48,14 @@ def rankings(draw: st.DrawFn) -> Ranking:
 
 
 point = st.integers(1, 5)
+pairs = st.builds(
+    Pair, name, name.map("a".__add__), name.map("b".__add__), text, text, point, real, real, real, real,
+    st.sampled_from(records.ORIGINS), st.sampled_from(records.SPLITS),
+)  # fmt: skip
 GENERATED = {
-    Judgement: st.builds(Judgement, name, name, name, point, point, point, text, real.map(abs), st.integers(0, 9)),
     Ranking: rankings(),
     Critique: st.builds(Critique, name, name, name, text, text, text),
-    Pair: st.builds(
-        Pair,
-        name,
-        name.map("a".__add__),
-        name.map("b".__add__),
-        text,
-        text,
-        point,
-        real,
-        real,
-        real,
-        real,
-        st.sampled_from(records.ORIGINS),
-        st.sampled_from(records.SPLITS),
-    ),
+    Pair: pairs,
     Query: queries(),
     Response: st.builds(Response, name, name, name, text, real, real, integer, integer),
     Reject: st.builds(Reject, name, name, integer, name),
@@ -77,7 +67,7 @@ def exact(rows: list) -> list[str]:
     return [repr(row) for row in rows]
 
 
-@pytest.mark.parametrize("kind", records.RECORD_TYPES)
+@pytest.mark.parametrize("kind", GENERATED)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_what_is_written_is_what_is_read(tmp_path_factory, kind, data):
@@ -97,90 +87,52 @@ def test_the_same_rows_give_the_same_bytes_and_other_rows_give_others(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"id": 7}, "Query.id is int '7', not str."),
-        ({"id": " "}, "Query.id is blank."),
-        ({"prompt": "\n"}, "Query.prompt is blank."),
-        ({"prompt": None}, "Query.prompt is NoneType 'None', not str."),
-        ({"prompt": "x\ud800"}, "Query.prompt holds half of a Unicode pair"),
-        ({"modality": "sound"}, "Query.modality is 'sound'; give one of 'text', 'image', 'images', 'video'."),
-        ({"category": "Long"}, "Query.category is 'Long'; give one of"),
-        ({"media": ["a.png"]}, "Query.media is list, not a tuple of str."),
-        ({"media": (b"a.png",)}, "Query.media is bytes"),
-        ({"media": ()}, "Query.media holds 0 paths, which is not 'image'."),
-        ({"media": ("a", "b")}, "Query.media holds 2 paths"),
-        ({"modality": "text"}, "Query.media holds 1 paths, which is not 'text'."),
-        ({"modality": "images"}, "Query.media holds 1 paths"),
-        ({"media": ("/etc/passwd",)}, "inside the folder"),
-        ({"media": ("../a.png",)}, "inside the folder"),
-        ({"media": ("a/../../b.png",)}, "inside the folder"),
-        ({"media": ("a//b.png",)}, "inside the folder"),
-        ({"media": ("a\0.png",)}, "inside the folder"),
-        ({"media": ("",)}, "inside the folder"),
-    ],
-)
-def test_a_query_is_checked_when_made(change, says):
-    with pytest.raises(RecordError) as caught:
-        replace(QUERY, **change)
-    assert says in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"temperature": 1}, "Response.temperature is int '1', not float."),
-        ({"temperature": float("nan")}, "Response.temperature is nan; only finite numbers"),
-        ({"top_p": float("inf")}, "Response.top_p is inf"),
-        ({"seed": True}, "Response.seed is bool 'True', not int."),
-        ({"seed": 2**63}, "does not fit in 64 bits"),
-        ({"responder": ""}, "Response.responder is blank."),
-    ],
-)
-def test_a_response_is_checked_when_made(change, says):
-    with pytest.raises(RecordError) as caught:
-        replace(ANSWER, **change)
-    assert says in str(caught.value)
-    assert replace(ANSWER, text="").text == ""
-
-
-@pytest.mark.parametrize(
     ("row", "change", "says"),
     [
-        (JUDGEMENT, {"helpfulness": 0}, "Judgement.helpfulness is 0; give 1 to 5."),
-        (JUDGEMENT, {"faithfulness": 6}, "Judgement.faithfulness is 6; give 1 to 5."),
-        (JUDGEMENT, {"ethics": 3.0}, "Judgement.ethics is float '3.0', not int."),
-        (JUDGEMENT, {"seconds": -0.5}, "Judgement.seconds is -0.5; give 0 or more."),
-        (JUDGEMENT, {"place": -1}, "Judgement.place is -1"),
-        (JUDGEMENT, {"annotator": " "}, "Judgement.annotator is blank."),
-        (RANKING, {"responses": ("a", "b", "c", "a")}, "Ranking.responses holds 4 ids; give two or more, each once."),
-        (RANKING, {"responses": ("a",), "ranks": (1,)}, "Ranking.responses holds 1 ids"),
-        (RANKING, {"ranks": (1, 2)}, "Ranking.ranks holds 2 ranks for 4 responses."),
-        (RANKING, {"ranks": (1, 2, 4, 4)}, "ranks go 1, 2, 3 without a gap"),
-        (RANKING, {"ranks": (0, 1, 1, 1)}, "ranks go 1, 2, 3 without a gap"),
-        (RANKING, {"repair": "mended"}, "Ranking.repair is 'mended'; give one of '', 'written', 'damaged'."),
-        (PAIR, {"rejected": "b"}, "Pair.rejected is 'b', the same as chosen."),
-        (PAIR, {"steps": 0}, "Pair.steps is 0; give 1 or more."),
-        (PAIR, {"origin": ""}, "Pair.origin is ''; give one of"),
-        (PAIR, {"split": "valid"}, "Pair.split is 'valid'; give one of '', 'train', 'dev', 'test'."),
-        (PAIR, {"margin": 1}, "Pair.margin is int '1', not float."),
+        (QUERY, {"id": 7}, "id is int '7', not str"),
+        (QUERY, {"id": " "}, "id is blank"),
+        (QUERY, {"prompt": None}, "prompt is NoneType"),
+        (QUERY, {"prompt": "x\ud800"}, "prompt holds half of a Unicode pair"),
+        (QUERY, {"modality": "sound"}, "modality is 'sound'; give one of 'text', 'image', 'images', 'video'"),
+        (QUERY, {"category": "Long"}, "category is 'Long'; give one of"),
+        (QUERY, {"media": ["a.png"]}, "media is list, not a tuple of str"),
+        (QUERY, {"media": (b"a.png",)}, "media is bytes"),
+        (QUERY, {"media": ()}, "media holds 0 paths, which is not 'image'"),
+        (QUERY, {"media": ("a", "b")}, "media holds 2 paths"),
+        (QUERY, {"modality": "text"}, "media holds 1 paths"),
+        (QUERY, {"modality": "images"}, "media holds 1 paths"),
+        *((QUERY, {"media": (path,)}, "inside the folder") for path in OUTSIDE),
+        (ANSWER, {"temperature": 1}, "temperature is int '1', not float"),
+        (ANSWER, {"temperature": float("nan")}, "temperature is nan"),
+        (ANSWER, {"top_p": float("inf")}, "top_p is inf"),
+        (ANSWER, {"top_p": 10**5000}, "top_p is int"),
+        (ANSWER, {"seed": True}, "seed is bool 'True', not int"),
+        (ANSWER, {"seed": 2**63}, "does not fit in 64 bits"),
+        (ANSWER, {"seed": 10**5000}, "does not fit in 64 bits"),
+        (RANKING, {"responses": ("a", "b", "c", "a")}, "responses holds 4 ids"),
+        (RANKING, {"responses": ("a",), "ranks": (1,)}, "responses holds 1 ids"),
+        (RANKING, {"ranks": (1, 2)}, "ranks holds 2 ranks for 4 responses"),
+        (RANKING, {"ranks": (1, 2, 4, 4)}, "without a gap"),
+        (RANKING, {"ranks": (0, 1, 1, 1)}, "without a gap"),
+        (RANKING, {"repair": "mended"}, "repair is 'mended'; give one of '', 'written', 'damaged'"),
+        (RANKING, {"round": -1}, "round is -1"),
+        (PAIR, {"rejected": "b"}, "rejected is 'b', the same as chosen"),
+        (PAIR, {"steps": 0}, "steps is 0; give 1 or more"),
+        (PAIR, {"origin": ""}, "origin is ''; give one of"),
+        (PAIR, {"split": "valid"}, "split is 'valid'; give one of"),
     ],
 )
-def test_judgements_rankings_and_pairs_are_checked_when_made(row, change, says):
+def test_a_record_is_checked_when_made_and_names_its_field(row, change, says):
     with pytest.raises(RecordError) as caught:
         replace(row, **change)
     assert says in str(caught.value)
+    assert str(caught.value).startswith(f"{type(row).__name__}.")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_ranking_reads_as_the_paper_writes_it():
     assert RANKING.order == "2>1=3>4"
     assert Ranking("q", "ann", ("a", "b"), (1, 1)).order == "1=2"
-
-
-def test_the_overall_score_counts_ethics_three_times():
-    assert JUDGEMENT.overall == 9
-    assert replace(JUDGEMENT, ethics=1).overall == -3  # 4 + 5 - 3 * 4
-    assert all(len(labels) == 5 for labels in records.SCALES.values())
 
 
 def rewritten(file: Path, table: pa.Table, **metadata: str) -> None:
@@ -205,11 +157,11 @@ def test_a_file_that_does_not_fit_says_why(tmp_path):
     pq.write_table(table.replace_schema_metadata({}), file)
     says("holds ? records of version ?")
     rewritten(file, table.drop_columns(["group"]))
-    says("lacks column 'group'")
+    says("column 'group' is not there")
     rewritten(file, table.append_column("extra", pa.array([1, 2])))
-    says("has the unknown column 'extra'")
+    says("column 'extra' is int64")
     rewritten(file, table.set_column(1, "prompt", pa.array([1, 2])))
-    says("column 'prompt' is int64, not string")
+    says("column 'prompt' is int64 and has to be string")
     rewritten(file, table.set_column(1, "prompt", pa.array(["fine", None])))
     says("row 2: Query.prompt is NoneType")
     rewritten(file, table.set_column(3, "media", pa.array([["a.png"], None], pa.list_(pa.string()))))
@@ -225,25 +177,11 @@ def test_writing_refuses_mixed_rows_and_an_untyped_empty_file(tmp_path):
     file = tmp_path / "q.parquet"
     with pytest.raises(RecordError, match=r"Row 2 for q\.parquet is Response, not Query\."):
         records.write(file, [QUERY, ANSWER])
-    with pytest.raises(RecordError, match=r"say write\(path, rows, Query\)"):
+    with pytest.raises(RecordError, match="No rows"):
         records.write(file, [])
     assert not list(tmp_path.iterdir())
     records.write(file, [], Query)
     assert records.read(file, Query) == []
-
-
-def test_the_dictionary_tells_every_column_of_every_record():
-    shown = records.dictionary()
-    for kind in records.RECORD_TYPES:
-        assert f"### {kind.__name__} (version {kind.VERSION})\n\n{kind.__doc__}" in shown
-        for item in fields(kind):
-            assert f"| `{item.name}` | " in shown
-            assert f" | {item.metadata['meaning']} | " in shown
-            assert item.metadata["meaning"]
-    assert "| `media` | list of str | " in shown
-    assert "`text`, `image`, `images`, `video`" in shown
-    own = {kind.__name__ for kind in records.Record.__subclasses__() if kind.__module__ == records.__name__}
-    assert {kind.__name__ for kind in records.RECORD_TYPES} == own, "other rooms may keep records of their own"
 
 
 def test_records_are_values():
@@ -251,4 +189,3 @@ def test_records_are_values():
     assert len({QUERY, replace(QUERY), replace(QUERY, id="other")}) == 2
     with pytest.raises(AttributeError):
         REJECT.row = 4  # type: ignore[misc]
-    assert [item.name for item in fields(Query) if item.default is MISSING] == ["id", "prompt", "modality", "media"]

@@ -1,32 +1,13 @@
 """Miniatures of the three families load, answer and save through the lines that published checkpoints use."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny_policies import ASKED, SIZE, WORDS
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
-from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout.generate import sample
 from mmrlhf_study.miniworld import miniature
-
-WORDS = ["a", "red", "circle", "at", "b3", ".", "is", "there", "?", "yes", "no"]
-SIZE = miniature.Size(width=32, layers=1, heads=4, kv_heads=2, mlp=48, vision_width=32, vision_layers=1, vision_mlp=32)
-
-
-def picture(seed, side=64):
-    values = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-ASKED = {
-    "text": Prompt("is there a circle ?"),
-    "one": Prompt("is there a red circle at b3 ?", (picture(0),)),
-    "large": Prompt("a circle ?", (picture(1, 128),)),
-    "two": Prompt("is it unknown?", (picture(2), picture(3))),
-    "clip": Prompt("a red . circle ?", clip=tuple(picture(seed) for seed in range(4))),
-}
 
 
 @pytest.mark.parametrize("family", miniature.ARCHITECTURES)
@@ -60,6 +41,32 @@ def test_an_absent_checkpoint_is_one_sentence_with_id_folder_and_profile(tmp_pat
         assert part in message
 
 
-def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(policy.PolicyError, match=r"holds no config\.json"):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (None, ""),
+        ("config.json", "null"),
+        ("config.json", "[1]"),
+        ("config.json", "{}"),
+        ("config.json", "[" * 100_000),
+        ("config.json", '{"n": ' + "1" * 5000 + "}"),
+        ("checkpoint.json", "null"),
+        ("checkpoint.json", '{"checkpoint": null}'),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, file, content):
+    if file:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=str(tmp_path / (file or ""))) as caught:
         policy.load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_leads_to_its_checkpoint_and_not_to_itself(tmp_path):
+    policy.save(tmp_path / "real", miniature.create("internvl", WORDS, SIZE, seed=3))
+    policy.refer(tmp_path / "near", str(tmp_path / "real"))
+    assert policy.locate(str(tmp_path / "near")) == tmp_path / "real"
+    assert policy.parameters(policy.load(str(tmp_path / "near"))) > 1000
+    policy.refer(tmp_path / "ring", str(tmp_path / "ring"))
+    with pytest.raises(policy.PolicyError, match="ring"):
+        policy.locate(str(tmp_path / "ring"))

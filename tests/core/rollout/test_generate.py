@@ -5,40 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from tiny_policies import ASKED, sharp
 
 from mmrlhf_core.models import prompts
-from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout.generate import choose, nucleus, sample, stream
 from mmrlhf_study.miniworld import miniature
-
-WORDS = ["a", "red", "circle", "at", "b3", ".", "is", "there", "?", "yes", "no"]
-SIZE = miniature.Size(
-    width=32, layers=1, heads=4, kv_heads=2, mlp=48, vision_width=32, vision_layers=1, vision_mlp=32, tied=False
-)
-
-
-def picture(seed, side=64):
-    values = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-ASKED = {
-    "text": Prompt("is there a circle ?"),
-    "one": Prompt("is there a red circle at b3 ?", (picture(0),)),
-    "large": Prompt("a circle ?", (picture(1, 128),)),
-    "two": Prompt("is it unknown?", (picture(2), picture(3))),
-    "clip": Prompt("a red . circle ?", clip=tuple(picture(seed) for seed in range(4))),
-}
 
 
 @pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
 def answerer(request):
-    made = miniature.create(request.param, WORDS, SIZE, seed=1)
-    with torch.no_grad():  # random weights hardly tell tokens apart; sharper ones make a test that bites
-        for name, weight in made.model.named_parameters():
-            weight.mul_(4 if weight.dim() > 1 and "norm" not in name else 1)
-    return made
+    return sharp(request.param)
 
 
 def test_greedy_answers_are_those_of_transformers_one_prompt_at_a_time(answerer):
@@ -104,11 +80,11 @@ def test_streams_are_uniform_reproducible_and_distinct():
     ("wrong", "sentence"),
     [
         ({"names": ["a"]}, "as many different names"),
-        ({"temperature": -1}, "at least 0"),
-        ({"top_p": 0}, r"in \(0, 1\]"),
+        ({"temperature": -1}, "temperature -1"),
+        ({"top_p": 0}, "top_p 0 "),
     ],
 )
 def test_wrong_input_is_named(wrong, sentence):
-    made = miniature.create("internvl", WORDS, SIZE, seed=1)
+    made = sharp("internvl")
     with pytest.raises(ValueError, match=sentence):
         sample(made, **{"asked": [ASKED["text"]] * 2, "names": ["a", "b"], **wrong})

@@ -1,17 +1,20 @@
-"""Answers that nothing but their query, seed and settings decides; kept as they come; engines by the same call."""
+"""Answers that nothing but their query, seed and settings decides; stored as they come; servers by the same call."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from chat_server import reply, serving
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from self_answers import always, ask, save_policy
 
+from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import policy, reward
 from mmrlhf_core.rollout import generate, sampling
 from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
-from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
+from mmrlhf_core.rollout.sampling import Ledger, SampledAnswers, Sampling
 
 HOW = Sampling(n=3, max_new_tokens=6, seed=5)
 
@@ -130,7 +133,7 @@ def test_one_answer_is_the_first_of_three(base, queries, draw):
 
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 9}, {"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}])
 def test_settings_out_of_range_are_named(wrong):
-    with pytest.raises(ValueError, match="out of range: n from 1 to 8"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         Sampling(**wrong)
 
 
@@ -139,63 +142,81 @@ def test_two_queries_of_one_name_are_refused(base, queries, draw):
         draw(base, [*queries[:2], queries[0]])
 
 
-# ---------------------------------------------------------------- engines
+# ---------------------------------------------------------------- servers
 
 
-class Engine(BaseHTTPRequestHandler):
-    """Answers with the seed it was given; question number 1 gets empty and cut answers, and fails when told to."""
+class Answering:
+    """Answers with the seed it was given; to the question `odd` it gives cut answers, or status 400 if `fails`."""
 
-    def log_message(self, *_):
-        pass
+    odd, fails = "odd ?", True
 
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        odd = self.server.odd and body["messages"][0]["content"][-1]["text"] == self.server.odd
-        message = {"content": "" if odd else f"answer {body['seed']}"}
-        choice = {"message": message, "finish_reason": "length" if odd else "stop"}
-        usage = {"prompt_tokens": 40, "completion_tokens": 7}
-        data = json.dumps({"choices": [choice], "usage": usage}).encode()
-        self.send_response(400 if odd and self.server.fails else 200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+    def __call__(self, text, body, handler):
+        if text != self.odd:
+            return reply(f"answer {body['seed']}")
+        return (400, b"{}", {}) if self.fails else reply("", "length")
 
 
 @pytest.fixture
-def engine():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Engine)
-    server.bodies, server.odd, server.fails = [], "", False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def server():
+    with serving(Answering()) as running:
+        yield running
 
 
-def test_an_engine_is_asked_by_the_same_call_with_a_seed_for_every_answer(engine, queries, draw):
-    place = Endpoint(f"http://127.0.0.1:{engine.server_port}/v1", "served", wait=0.01, tries=2)
-    found = draw(place, queries, Sampling(n=4, temperature=0.7, top_p=0.9, max_new_tokens=9))
-    assert {(b["temperature"], b["top_p"], b["max_tokens"]) for b in engine.bodies} == {(0.7, 0.9, 9)}
-    assert len({body["seed"] for body in engine.bodies}) == len(engine.bodies) == 12
-    assert all(len(set(one.texts)) == 4 and one.prompt == 40 and one.tokens == (7,) * 4 for one in found)
-    assert engine.bodies[0]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
-    assert draw(place, queries, Sampling(n=4, temperature=0.7, top_p=0.9, max_new_tokens=9)) == found
-    assert len(engine.bodies) == 12
+def test_a_server_is_asked_by_the_same_call_with_a_seed_for_every_answer(server, queries, draw):
+    place, how = Endpoint(server.address, "served"), Sampling(n=4, temperature=0.7, top_p=0.9, max_new_tokens=9)
+    answers = draw(place, queries, how)
+    assert {(b["temperature"], b["top_p"], b["max_tokens"]) for b in server.bodies} == {(0.7, 0.9, 9)}
+    assert len({body["seed"] for body in server.bodies}) == len(server.bodies) == 12
+    assert all(len(set(one.texts)) == 4 and one.prompt == 10 and one.tokens == (3,) * 4 for one in answers)
+    assert server.bodies[0]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert draw(place, queries, how) == answers
+    assert len(server.bodies) == 12
 
 
-def test_an_engine_that_fails_once_is_not_asked_again_for_what_came(engine, queries, draw):
-    place = Endpoint(f"http://127.0.0.1:{engine.server_port}/v1", "served", wait=0.01, tries=1)
-    queries = [queries[0], type(queries[1])(queries[1].id, "odd ?", "text", ()), queries[2]]
-    engine.odd, engine.fails = "odd ?", True
+def test_a_server_that_fails_once_is_not_asked_again_for_what_came(server, queries, draw):
+    place = Endpoint(server.address, "served", tries=1)
+    queries = [queries[0], Query(queries[1].id, Answering.odd, "text", ()), queries[2]]
     with pytest.raises(NoAnswer, match="3 of 9 answers did not come"):
         draw(place, queries)
-    engine.fails = False
-    found = draw(place, queries)
-    assert len(engine.bodies) == 9 + 3
-    assert found[1].texts == ("",) * 3
-    assert found[1].finished == (False,) * 3
+    server.respond.fails = False
+    answers = draw(place, queries)
+    assert len(server.bodies) == 9 + 3
+    assert answers[1].texts == ("",) * 3
+    assert answers[1].finished == (False,) * 3
+
+
+# ---------------------------------------------------------------- the ledger
+
+RECORD = SampledAnswers("q", ("ünïcode \n ✓", ""), (4, 1), (True, False), 7, 5, "m")
+
+
+def test_what_is_in_the_ledger_is_found_again(tmp_path):
+    first = Ledger(tmp_path / "new/folder/a.jsonl", SampledAnswers)
+    first.add("k", RECORD)
+    assert Ledger(tmp_path / "new/folder/a.jsonl", SampledAnswers).entries == first.entries == {"k": RECORD}
+
+
+@settings(deadline=None, max_examples=40)
+@given(cut=st.integers(0, 200), noise=st.binary(max_size=20))
+def test_a_ledger_cut_or_spoilt_at_its_end_keeps_its_whole_lines(tmp_path_factory, cut, noise):
+    file = tmp_path_factory.mktemp("ledger") / "a.jsonl"
+    writer = Ledger(file, SampledAnswers)
+    for number in range(4):
+        writer.add(str(number), replace(RECORD, seed=number))
+    data = file.read_bytes()[: max(0, len(file.read_bytes()) - cut)]
+    whole = {row["key"] for row in map(json.loads, data[: data.rfind(b"\n") + 1].splitlines())}
+    file.write_bytes(data + noise.replace(b"\n", b" "))
+    again = Ledger(file, SampledAnswers)
+    assert whole <= again.entries.keys() <= {"0", "1", "2", "3"}
+    again.add("new", RECORD)
+    assert Ledger(file, SampledAnswers).entries == again.entries
+
+
+def test_lines_of_another_kind_are_no_entries(tmp_path):
+    odd = [None, [1], {"key": "a"}, {"key": "b", "value": 1}, {"key": "c", "value": asdict(RECORD), "more": 2}]
+    odd += [{"key": ["d"], "value": asdict(RECORD)}, {"key": "e", "value": asdict(RECORD) | {"seed": "5"}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, odd)) + "\nnonsense\n")
+    assert Ledger(tmp_path / "a.jsonl", SampledAnswers).entries == {}
 
 
 # ---------------------------------------------------------------- scores

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from plain_layouts import end_states
+from tiny_policies import picture, sharp
 
 from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import prompts, reward
@@ -18,17 +18,6 @@ from mmrlhf_core.ranked.vision import vision_tower
 from mmrlhf_core.rollout import generate, score
 from mmrlhf_core.rollout.score import CritiqueDecoding, Work
 from mmrlhf_study.miniworld import miniature
-
-WORDS = ["a", "red", "circle", "at", "b3", ".", "is", "there", "?", "yes", "no", "right", "wrong", ":"]
-WORDS += ["question", "response", "critique"]
-SIZE = miniature.Size(
-    width=32, layers=2, heads=4, kv_heads=2, mlp=48, vision_width=32, vision_layers=1, vision_mlp=32, tied=False
-)
-
-
-def picture(seed, side=64):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
-
 
 SAID = {"1": "yes .", "2": "no . a red circle at b3 .", "3": "a circle ."}
 WORK = [
@@ -42,19 +31,12 @@ HOW = CritiqueDecoding(max_new_tokens=7)
 
 @pytest.fixture(scope="module", params=miniature.ARCHITECTURES)
 def scorer(request):
-    made = miniature.create(request.param, WORDS, SIZE, seed=1)
-    made.model.double()
-    with torch.no_grad():
-        for name, weight in made.model.named_parameters():
-            weight.mul_(4 if weight.dim() > 1 and "norm" not in name else 1)
-    return reward.create(made)
+    return reward.create(sharp(request.param, torch.float64))
 
 
 @pytest.fixture(scope="module")
 def llava():
-    made = miniature.create("llava_onevision", WORDS, SIZE, seed=1)
-    made.model.double()
-    return reward.create(made)
+    return reward.create(sharp("llava_onevision", torch.float64))
 
 
 def read(scored):
@@ -84,7 +66,7 @@ def test_critiques_and_scores_are_those_of_one_plain_sequence_after_another(scor
             assert found[number].critiques == (critique,)
             assert found[number].finished == (scorer.form.end in ids.tolist(),)
             parts = reward.encode(processor, scorer.form, one.prompt, [text], [critique])
-            query = score.ranked.Query(parts.prefix, parts.media, parts.responses, [])
+            query = score.ranked.RankedQuery(parts.prefix, parts.media, parts.responses, [])
             with torch.no_grad():
                 plain = scorer.head(end_states(model, [(query, 0)])).item()
             assert found[number].score == pytest.approx(plain, abs=1e-9)

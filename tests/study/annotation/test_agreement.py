@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from mmrlhf_core.data.records import Judgement
 from mmrlhf_study.annotation import agreement
 from mmrlhf_study.annotation.agreement import Ratings
+from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.chapters import intervals
 
 # Krippendorff, "Computing Krippendorff's alpha-reliability": 4 observers, 12 units, 41 values (15 units x 3 missing)

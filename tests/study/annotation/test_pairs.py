@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrlhf_core.data.records import Critique, Judgement, Query, Ranking
+from mmrlhf_core.data.records import Critique, Query, Ranking
 from mmrlhf_study.annotation import pairs
+from mmrlhf_study.annotation.records import Judgement
 
 IDS = ("a", "b", "c", "d")
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmrlhf_core.data.records import SCALES, Response
+from mmrlhf_core.data.records import Response
 from mmrlhf_study.annotation import agreement, campaign, pairs, report
+from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.chapters import annotation_plots
 from mmrlhf_study.miniworld import annotators, pool, questions, truth
 

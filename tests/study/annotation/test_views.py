@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmrlhf_core.data.records import Critique, Judgement, Pair, Query, Ranking, Response
+from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 from mmrlhf_study.annotation import views
+from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.annotation.views import Records
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'

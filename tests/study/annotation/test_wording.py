@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mmrlhf_core.data.records import SCALES
 from mmrlhf_study.annotation import wording
+from mmrlhf_study.annotation.records import SCALES
 
 
 def test_the_expansion_prompt_holds_its_parts_as_they_are():

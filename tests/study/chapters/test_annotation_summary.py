@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from mmrlhf_core.data.records import SCALES, Pair
+from mmrlhf_core.data.records import Pair
 from mmrlhf_study.annotation import report
+from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.chapters import annotation_summary
 from mmrlhf_study.chapters.intervals import Estimate
 

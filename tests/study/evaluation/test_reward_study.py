@@ -180,7 +180,7 @@ def test_what_a_score_takes_by_hand(base, tmp_path):
         prompt, prefix, _ = asked(one)
         for name in {text: name for name, text in one.responses.items()}.values():
             own = len(reward.opening(base.processor, model.form, prompt, one.responses[name]))
-            critique = len(reward.literal(base.processor, first[name].critiques[0])) + 1
+            critique = len(prompts.literal(base.processor, first[name].critiques[0])) + 1
             assert words[one.query.id, name] == critique
             read, written = read + 2 * own + critique, written + critique
         read += 2 * len(prefix)

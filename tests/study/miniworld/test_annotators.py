@@ -7,7 +7,8 @@ from statistics import fmean
 
 import pytest
 
-from mmrlhf_core.data.records import SCALES, Response
+from mmrlhf_core.data.records import Response
+from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.miniworld import annotators, claims, pool, questions, truth
 from mmrlhf_study.miniworld.annotators import Annotator
 

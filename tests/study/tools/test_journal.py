@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmrlhf_core.data.records import Judgement, Ranking
+from mmrlhf_core.data.records import Ranking
+from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.tools import journal
 from mmrlhf_study.tools.journal import JournalError
 

@@ -6,8 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mmrlhf_core.data.records import SCALES, Judgement, Response
+from mmrlhf_core.data.records import Response
 from mmrlhf_study.annotation import campaign
+from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.miniworld import annotators, pool, questions, truth
 from mmrlhf_study.tools import label_studio
 from mmrlhf_study.tools.label_studio import LabelStudioError
