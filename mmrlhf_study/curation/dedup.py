@@ -1,28 +1,27 @@
 """Near-duplicate pictures, and queries that ask the same about them.
 
-Two pictures are near-duplicates when the cosine of their embeddings reaches a threshold and, as an embedding tells
-what is seen and not which picture it is, their thumbnails agree too. They are looked for in a partition of its own,
-finer than the clusters that sampling uses: a pair is found when one of the two has its home cell among the other's
-`probes` nearest cells. Up to `EXACT` pictures there is one cell, and the search is exact.
+Two pictures are near-duplicates when the cosine of their embeddings reaches a threshold and their thumbnails agree too,
+because an embedding says what is in a picture and not which picture it is. Pairs are searched in a partition that is
+finer than the clusters of sampling: a pair is found when the home cell of one picture is among the `probes` nearest
+cells of the other. Up to `EXACT` pictures there is one cell, and the search is exact.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import faiss
 import numpy as np
 import torch
 from PIL import Image
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.models.policy import device
 from mmrlhf_study.curation import cluster
 
-EXACT = 20_000  # pictures that are compared one with all others
+EXACT = 20_000  # pictures of which each is compared with all others
 PER_CELL = 100  # pictures per cell that the partition is fitted to
-SIDE = 2_048  # rows and columns of similarities held at a time
-SLACK = 0.01  # more than a cosine of two rows in bfloat16 can be off: 2^-8 by the rows, 2^-8 by rounding it
+SIDE = 2_048  # pictures searched for at a time
 THUMB = 8  # pixels per side of a thumbnail
 
 
@@ -39,15 +38,12 @@ def near_pairs(x: np.ndarray, threshold: float, probes: int, seed: int, cells: i
     if not 0 < threshold <= 1:
         raise ValueError(f"A cosine threshold of {threshold} is not usable. Give one above 0 and at most 1.")
     cells = cells or cells_for(len(x))
-    probes = min(probes, cells)
     home = np.zeros((len(x), 1), np.int32)
     if cells > 1:
         centres, _ = cluster.fit(x, cells, seed, iterations=6, sample=min(len(x), PER_CELL * cells))
-        home = cluster.nearest(x, centres, probes)
-    found = [pair for members, visitors in _cells(home, cells) for pair in _pairs(x, members, visitors, threshold)]
-    if not found:
-        return np.empty((0, 2), np.int64)
-    keys = np.unique(np.concatenate(found))
+        home = cluster.nearest(x, centres, min(probes, cells))
+    keys = [key for members, visitors in _cells(home, cells) for key in _keys(x, members, visitors, threshold)]
+    keys = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
     return np.stack([keys // len(x), keys % len(x)], 1)
 
 
@@ -61,35 +57,22 @@ def _cells(home: np.ndarray, cells: int) -> Iterator[tuple[np.ndarray, np.ndarra
 
 
 def _rows(x: np.ndarray, index: np.ndarray) -> torch.Tensor:
-    """Rows of `x` on the device in float32, with length one."""
-    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(x[index])).to(device()).float(), dim=1)
+    """Rows of `x` in float32, with length one."""
+    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(x[index])).float(), dim=1)
 
 
-def _hits(a: torch.Tensor, b: torch.Tensor, threshold: float, dtype: torch.dtype) -> np.ndarray:
-    """[H, 2] places in `a` and `b` of the pairs with a cosine of `threshold` or more.
-
-    In bfloat16 a cosine is off by less than SLACK, so that what may be near is found there and measured in float32.
-    """
-    if dtype == torch.float32:
-        return (a @ b.T >= threshold).nonzero().cpu().numpy()
-    maybe = (a.to(dtype) @ b.to(dtype).T >= threshold - SLACK).nonzero()
-    near = [(a[i] * b[j]).sum(1) >= threshold for i, j in (part.T for part in maybe.split(SIDE))]
-    return maybe[torch.cat(near)].cpu().numpy()
-
-
-def _pairs(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+def _keys(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
     """Keys i * N + j (i < j) of near pairs between members, and between members and visitors, block by block."""
-    both, n, dtype = np.concatenate([members, visitors]), len(x), cluster.precision(len(x))
-    for left in range(0, len(members), SIDE):
-        a = _rows(x, members[left : left + SIDE])
-        for right in range(left, len(both), SIDE):
-            b = _rows(x, both[right : right + SIDE]) if right != left or len(visitors) else a
-            hits = _hits(a, b, threshold, dtype)
-            i, j = members[left + hits[:, 0]], both[right + hits[:, 1]]
-            apart = i != j
-            low, high = np.minimum(i, j)[apart], np.maximum(i, j)[apart]
-            if len(low):
-                yield low * n + high
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index, both = faiss.IndexFlatIP(x.shape[1]), np.concatenate([members, visitors])
+    index.add(_rows(x, members).numpy())
+    above = float(np.nextafter(np.float32(threshold), np.float32(0)))  # faiss leaves out what equals its threshold
+    for start in range(0, len(both) * bool(len(members)), SIDE):
+        rows = both[start : start + SIDE]
+        ends, _, place = index.range_search(_rows(x, rows).numpy(), above)
+        i, j = np.repeat(rows, np.diff(ends.astype(np.int64))), members[place]
+        apart = i != j
+        yield np.minimum(i, j)[apart] * len(x) + np.maximum(i, j)[apart]
 
 
 def thumbnail(picture: Image.Image) -> np.ndarray:
