@@ -1,4 +1,4 @@
-"""What a way of drawing does to a query set: how much of the pool's variety is in it, and how evenly."""
+"""What a way of drawing does to a query set: how much of the pool's variety it holds, and how evenly."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from mmrlhf_study.curation import sample
 
 
 def entropy(counts: Sequence[int]) -> float:
-    """Shannon entropy in bits of shares proportional to `counts`; 0 when all is one, log2(n) when n are equal."""
+    """Shannon entropy in bits of shares proportional to `counts`; 0 for a single count, log2(n) for n equal ones."""
     total = sum(counts)
     return -sum(n / total * math.log2(n / total) for n in counts if n)
 
@@ -19,8 +19,11 @@ def entropy(counts: Sequence[int]) -> float:
 def measures(
     ids: Sequence[str], cells: Mapping[str, str], clusters: Mapping[str, int], possible: int
 ) -> dict[str, float]:
-    """Of a query set: `coverage` (share of `possible` cells it has a query of), `entropy` over clusters in bits, and
-    `largest` (share of its most frequent cell). A cell is a topic together with a class."""
+    """Three measures of a query set. A cell is a topic together with a class.
+
+    `coverage` is the share of `possible` cells with a query in the set, `entropy` is over clusters in bits, `largest`
+    is the share of the most frequent cell.
+    """
     seen = Counter(cells[name] for name in ids)
     return {
         "coverage": len(seen) / possible,
@@ -49,8 +52,8 @@ def compare(
         for wanted in counts:
             for seed in seeds:
                 ids = sorted(sample.draw(queries, kinds, drawn_over, wanted, seed))
-                found = measures(ids, cells, clusters, possible)
-                rows.append({"drawn": how, "queries": len(ids), "seed": seed, **found})
+                values = measures(ids, cells, clusters, possible)
+                rows.append({"drawn": how, "queries": len(ids), "seed": seed, **values})
     return pd.DataFrame(rows)
 
 
