@@ -20,7 +20,7 @@ class Clusters(NamedTuple):
     centres: np.ndarray  # [k, D] float32
     labels: np.ndarray  # [N] int32, the nearest centre
     distance2: np.ndarray  # [N] float32, squared distance to it
-    inertia: tuple[float, ...]  # sum of squared distances: of the fitted points at each update, of all points at the end
+    inertia: tuple[float, ...]  # sum of squared distances at each update, and of all points at the end
 
     def sizes(self) -> np.ndarray:
         """[k] points per centre; a centre without points counts 0."""
