@@ -183,7 +183,7 @@ def test_a_folder_that_is_no_model(tmp_path):
 def test_a_shard_with_a_damaged_note_is_made_again(encoder, media, whole, tmp_path, note):
     out = copy(whole, tmp_path)
     (out / "000002.json").write_text(note)
-    with pytest.raises(embed.EmbedError, match="000002.npy is not finished"):
+    with pytest.raises(embed.EmbedError, match=r"000002.npy is not finished"):
         embed.read(PATHS, out, size=4)
     embed.embed(encoder, PATHS, media, out, workers=0, size=4, batch=4)
     assert json.loads((out / "000002.json").read_text()) == json.loads((whole / "000002.json").read_text())
