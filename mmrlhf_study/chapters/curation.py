@@ -1,5 +1,6 @@
-"""What only the curation chapter shows: cards of queries, grids of pictures, and sentences about its numbers."""
+"""What only the curation chapter shows: cards, grids of pictures, what drawing evenly changes, and sentences."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -8,12 +9,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import stats
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import prompts
 from mmrlhf_study.chapters import figures
 from mmrlhf_study.chapters.intervals import wilson
 from mmrlhf_study.chapters.reporting import shown
+from mmrlhf_study.curation import sample
 from mmrlhf_study.evaluation.compare import BETTER, OPEN, WORSE
 
 FRAMES = 5  # of a clip on its card
@@ -57,6 +60,45 @@ def grid(
     return figure
 
 
+def variety(
+    ids: Sequence[str], cells: Mapping[str, str], clusters: Mapping[str, int], possible: int
+) -> dict[str, float]:
+    """Three measures of a query set. A cell is a topic together with a class.
+
+    `coverage` is the share of `possible` cells with a query in the set, `entropy` is over clusters in bits, `largest`
+    is the share of the most frequent cell.
+    """
+    seen = Counter(cells[name] for name in ids)
+    entropy = stats.entropy(list(Counter(clusters[name] for name in ids).values()), base=2)
+    return {"coverage": len(seen) / possible, "entropy": float(entropy), "largest": max(seen.values()) / len(ids)}
+
+
+def effects(
+    queries: Sequence[Query],
+    kinds: Mapping[str, str],
+    clusters: Mapping[str, int],
+    counts: Sequence[Mapping[str, int]],
+    seeds: Sequence[int],
+) -> pd.DataFrame:
+    """Variety of sets drawn evenly over clusters and of sets drawn at random, of each composition in `counts`.
+
+    Both ways draw the same number per kind; at random means that all queries count as one cluster. One row per measure,
+    way and size, with the mean and the 2.5 % and 97.5 % quantiles over seeds.
+    """
+    cells = {query.id: f"{query.topic} {kinds[query.id]}" for query in queries if kinds[query.id] in counts[0]}
+    possible = len(set(cells.values()))
+    rows = []
+    for how, drawn_over in {"even over clusters": clusters, "at random": dict.fromkeys(clusters, 0)}.items():
+        for wanted in counts:
+            for seed in seeds:
+                ids = sorted(sample.draw(queries, kinds, drawn_over, wanted, seed))
+                measures = variety(ids, cells, clusters, possible)
+                rows.append({"drawn": how, "queries": len(ids), "seed": seed, **measures})
+    long = pd.DataFrame(rows).melt(["drawn", "queries", "seed"], var_name="measure")
+    groups = long.groupby(["measure", "drawn", "queries"], sort=True)["value"]
+    return groups.agg(mean="mean", low=lambda v: v.quantile(0.025), high=lambda v: v.quantile(0.975)).reset_index()
+
+
 def _counted(kinds: Mapping[str, int]) -> str:
     """`sign 60, chart 40`, the most first."""
     return ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
@@ -86,7 +128,7 @@ def gate(kinds: Mapping[str, int], noticed: int, canaries: int) -> list[str]:
 
 
 def drawing(short: Mapping[str, tuple[int, int]], effect: pd.DataFrame) -> list[str]:
-    """`short`: clusters that gave all they had, and clusters, per class; `effect` as `effects.intervals` gives it."""
+    """`short`: clusters that gave all they had, and clusters, per class; `effect` as `effects` gives it."""
     counts = ", ".join(f"{kind} {gone} of {there}" for kind, (gone, there) in short.items())
     sentences = [f"Clusters that gave all their queries and still fewer than the largest share: {counts}."]
     rows = effect.set_index(["measure", "drawn", "queries"]).sort_index()

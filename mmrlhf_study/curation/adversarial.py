@@ -81,12 +81,6 @@ def noise(clean: Image.Image, seed: int, epsilon: int = LARGEST_CHANGE) -> Image
     return Image.fromarray(changed.transpose(1, 2, 0))
 
 
-def similarity(policy: Policy, picture: Image.Image, target: Image.Image) -> float:
-    """Cosine between the tower's features of two pictures."""
-    with torch.no_grad():
-        return _resemblance(policy, pixels_of(picture), features(policy, pixels_of(target)))
-
-
 def require(available: int, wanted: int, prompts: Sequence[str]) -> None:
     """Refuse when fewer than `wanted` (or than two) of the remaining queries ask one of `prompts`."""
     if wanted and available < max(wanted, 2):

@@ -78,7 +78,7 @@ def _keys(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: f
 def thumbnail(picture: Image.Image) -> np.ndarray:
     """[3 * THUMB^2] float32 of length one: the picture shrunk, each colour minus its mean; zeros for a blank one.
 
-    So a change of tint or contrast changes nothing, and noise and lossy saving little.
+    So tint and contrast have no effect, and noise and lossy saving little.
     """
     small = np.asarray(picture.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BOX), np.float32).reshape(-1, 3)
     flat = (small - small.mean(0)).ravel()
@@ -86,7 +86,7 @@ def thumbnail(picture: Image.Image) -> np.ndarray:
 
 
 def agreement(pairs: np.ndarray, pictures: Sequence[str], media: str | Path) -> np.ndarray:
-    """[P] correlation of the thumbnails of each pair; only pictures that stand in a pair are opened."""
+    """[P] correlation of the thumbnails of each pair; only pictures of a pair are opened."""
     places = np.unique(pairs)
     thumbs = np.zeros((len(places), 3 * THUMB**2), np.float32)
     for row, place in enumerate(places):
@@ -114,44 +114,32 @@ def neighbours(pictures: Sequence[str], pairs: np.ndarray) -> dict[str, set[str]
 def keep_first(queries: Iterable[Query], near: Mapping[str, set[str]]) -> dict[str, str]:
     """Which queries to drop: id of the query -> id of the kept query that it repeats.
 
-    Queries are met in the order of their ids. One is dropped when a query kept before asks the same (case and spaces
-    aside) about as many pictures, and both the first and the last of them are the same or near-duplicates; a picture
-    alone is first and last. So no two kept queries repeat each other, every dropped one repeats a kept one directly
-    and not through a chain, and the order of `queries` changes nothing. The same picture with another question is
-    kept: what is learned from a query is an answer, and another question has another answer.
+    Queries are visited in the order of their ids. One is dropped when a query kept before asks the same (case and
+    spaces ignored) about as many pictures, and both the first and the last of them are the same or near-duplicates; a
+    single picture is first and last. So no two kept queries repeat each other, every dropped one repeats a kept one
+    directly and not through a chain, and the order of `queries` does not matter. The same picture with another question
+    is kept, because it needs another answer.
     """
     kept: dict[tuple[str, int, str], list[Query]] = defaultdict(list)
     dropped = {}
     for query in sorted(queries, key=lambda query: query.id):
-        asked, (first, last) = " ".join(query.prompt.lower().split()), (query.media[0], query.media[-1])
-        rivals = (r for name in (first, *near.get(first, ())) for r in kept.get((asked, len(query.media), name), ()))
+        text, (first, last) = " ".join(query.prompt.lower().split()), (query.media[0], query.media[-1])
+        rivals = (r for name in (first, *near.get(first, ())) for r in kept.get((text, len(query.media), name), ()))
         alike = [r.id for r in rivals if r.media[-1] == last or r.media[-1] in near.get(last, ())]
         if alike:
             dropped[query.id] = min(alike)
         else:
-            kept[asked, len(query.media), first].append(query)
+            kept[text, len(query.media), first].append(query)
     return dropped
 
 
 def planted_shares(queries: Sequence[Query], dropped: Mapping[str, str]) -> tuple[int, int, int]:
     """(planted near-duplicates that were dropped, planted ones, drops that join two queries of one origin).
 
-    The last over all drops is the precision, the first over the second the recall. A query's origin is the one it is
+    The recall is the first over the second, the precision the last over all drops. A query's origin is the one it is
     planted after, or itself.
     """
     origin = {query.id: query.plant or query.id for query in queries}
     planted = [query.id for query in queries if query.plant]
     right = sum(origin[gone] == origin[kept] for gone, kept in dropped.items())
     return sum(name in dropped for name in planted), len(planted), right
-
-
-def sweep(
-    queries: Sequence[Query], pictures: Sequence[str], pairs: np.ndarray, cosine: np.ndarray, at: Sequence[float]
-):
-    """Rows (threshold, recall, precision) of dropping near-duplicates at each cosine threshold in `at`."""
-    rows = []
-    for threshold in at:
-        dropped = keep_first(queries, neighbours(pictures, pairs[cosine >= threshold]))
-        found, planted, right = planted_shares(queries, dropped)
-        rows.append((threshold, found / max(planted, 1), right / max(len(dropped), 1)))
-    return rows

@@ -73,6 +73,29 @@ def test_the_attack_does_more_only_when_it_does(n, data):
     assert curation.attack({"random": 0, "attack": 0}, 0, 0, 0) == []
 
 
+def test_variety_by_hand():
+    cells, clusters = {"a": "x", "b": "x", "c": "y", "d": "z"}, {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert curation.variety(["a", "b", "c"], cells, clusters, 3) == pytest.approx(
+        {"coverage": 2 / 3, "entropy": 0.9183, "largest": 2 / 3}, abs=1e-4
+    )
+    assert curation.variety(["a", "c", "d", "b"], cells, dict(zip("abcd", range(4), strict=True)), 3)["entropy"] == 2
+
+
+def test_drawing_evenly_covers_more_of_a_heavy_tailed_pool():
+    # 90 queries of one topic in cluster 0, ten topics of one query each in clusters 1 to 10.
+    topics = [0] * 90 + list(range(1, 11))
+    rows = [Query(f"q{i:03d}", "p", "image", ("a.png",), topic=f"t{t}") for i, t in enumerate(topics)]
+    kinds, clusters = {q.id: "short" for q in rows}, {q.id: t for q, t in zip(rows, topics, strict=True)}
+    table = curation.effects(rows, kinds, clusters, [{"short": 11}, {"short": 22}], seeds=range(20))
+    assert len(table) == 3 * 2 * 2
+    found = table.set_index(["measure", "drawn", "queries"])
+    assert found.loc[("coverage", "even over clusters", 11), "low"] == 1
+    assert found.loc[("coverage", "at random", 11), "high"] < 0.5
+    assert found.loc[("largest", "even over clusters", 22), "mean"] == pytest.approx(12 / 22)
+    assert (found["low"] <= found["mean"] + 1e-9).all()
+    assert (found["mean"] <= found["high"] + 1e-9).all()
+
+
 def test_a_card_shows_pictures_or_frames_and_escapes_text(tmp_path):
     (tmp_path / "dvc.yaml").touch()
     names = tuple(f"{number:02d}.png" for number in range(9))

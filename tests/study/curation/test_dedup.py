@@ -112,12 +112,6 @@ def test_planted_shares_by_hand():
     assert dedup.planted_shares(rows, dedup.keep_first(rows, near)) == (2, 2, 1)
 
 
-def test_a_sweep_ends_with_nothing_dropped():
-    rows = [query("a", media=("a",)), replace(query("a~crop", media=("b",)), plant="a"), query("c", media=("c",))]
-    pairs, cosine = np.array([[0, 1], [0, 2]]), np.array([0.99, 0.9])
-    assert dedup.sweep(rows, ["a", "b", "c"], pairs, cosine, [0.8, 0.95, 1]) == [(0.8, 1, 0.5), (0.95, 1, 1), (1, 0, 0)]
-
-
 def test_thumbnails_agree_through_tint_and_noise_and_not_between_pictures(media):
     with Image.open(media / "p00.png") as picture:
         first, changed = picture.convert("RGB"), picture.point(lambda value: min(value + 20, 255))
@@ -150,4 +144,3 @@ def test_order_of_rows_does_not_change_exact_pairs():
 
 def test_a_picture_set_may_be_empty_of_pairs():
     assert dedup.near_pairs(unit(np.eye(8)), 0.9, 1, 0).shape == (0, 2)
-    assert replace(query("a"), media=("z",)).media == ("z",)
