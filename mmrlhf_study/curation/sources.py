@@ -54,7 +54,6 @@ class Source:
     name: str  # starts every query id
     layout: str  # "conversations" (LLaVA) or "preferences" (VLFeedback, RLAIF-V, MM-RLHF)
     media: Path  # paths in the rows start here; pictures embedded in rows are written here
-    category: str = ""  # class of all its questions, where that is known
     turns: str = "context"  # a follow-up question with the turns before it, or "alone" as in the paper
 
 
@@ -229,7 +228,7 @@ def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -
                 prompt=prompt,
                 modality="video" if clip else "image" if len(shown) == 1 else "images",
                 media=tuple(picture.path for picture in shown),
-                category=source.category or ("video" if clip else ""),
+                category="video" if clip else "",
                 answer=turns[number][1],
                 source=source.name,
                 group=storage.sha256_bytes(hashes.encode()) if clip else hashes,
