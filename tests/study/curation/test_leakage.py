@@ -76,15 +76,6 @@ def test_equal_bits_by_hand():
     assert leakage.equal_bits(a, b).tolist() == [[1.0, 1 - 3 / 256]]
 
 
-def test_best_agrees_with_all_at_once(monkeypatch):
-    a, b = unit(0, 50), unit(1, 33)
-    whole = leakage.cosines(a, b)
-    monkeypatch.setattr(leakage, "COMPARED", 8)
-    place, score = leakage.best(a, b, leakage.cosines)
-    assert (place == whole.argmax(1)).all()
-    assert np.allclose(score, whole.max(1))
-
-
 def query(name, prompt, answer, media=("a.png",)):
     return Query(name, prompt, "images" if len(media) > 1 else "image", tuple(media), answer=answer)
 

@@ -45,27 +45,6 @@ def test_a_folder_of_pictures_is_a_pool_with_its_rejects(project):
     assert not (project / "data/pool/media").exists()
 
 
-def test_published_files_are_a_pool(project):
-    (project / "media").mkdir()
-    Image.new("RGB", (64, 64)).save(project / "media/a.png")
-    storage.write_json(
-        "rows.json",
-        [
-            {
-                "id": "x",
-                "image": "a.png",
-                "conversations": [
-                    {"from": "human", "value": "<image>\nwhat is it?"},
-                    {"from": "gpt", "value": "a square"},
-                ],
-            }
-        ],
-    )
-    querypool.build("conversations", "data/pool", files=("rows.json",), media="media")
-    (query,), _ = querypool.read("data/pool")
-    assert (query.prompt, query.answer) == ("what is it?", "a square")
-
-
 def test_a_folder_may_hold_rows_beside_media_and_texts(project):
     turns = [("human", "<image> what ?"), ("gpt", "a square"), ("human", "why ?"), ("gpt", "so")]
     row = {"image": "a.png", "system": "Be kind .", "conversations": [{"from": a, "value": b} for a, b in turns]}
