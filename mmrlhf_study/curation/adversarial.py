@@ -1,7 +1,7 @@
-"""Adversarial pictures (arXiv 2502.10391, App. C.1): changed by at most 8/255, they look like others to the policy.
+"""Adversarial pictures (arXiv 2502.10391, App. C.1): a change of at most 8/255 makes them resemble other pictures.
 
-The attack is projected gradient descent through the policy's own image processor and vision tower, so what is measured
-is what the policy sees. Any model behind `AutoModelForImageTextToText` whose image processor works on tensors serves.
+The attack is projected gradient descent through the policy's own image processor and vision tower. It works with any
+model of `AutoModelForImageTextToText` whose image processor takes tensors.
 """
 
 from collections import Counter
@@ -18,17 +18,12 @@ LARGEST_CHANGE = 8  # largest change of a channel, in steps of 1/255
 
 
 class Attack(NamedTuple):
-    """An adversarial picture and the proof of what it is."""
+    """An adversarial picture, and how far it moved towards its target."""
 
     picture: Image.Image
     largest: int  # largest change of any channel, in steps of 1/255
     before: float  # cosine between the tower's features of the clean and of the target picture
     after: float  # the same of the adversarial picture, read back as whole numbers
-
-    @property
-    def strong(self) -> bool:
-        """Whether the picture is nearer to the target than it was and keeps to the bound."""
-        return self.largest <= LARGEST_CHANGE and self.after > self.before
 
 
 def features(policy: Policy, pixels: torch.Tensor) -> torch.Tensor:
@@ -44,21 +39,26 @@ def pixels_of(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()
 
 
+@torch.no_grad()
+def _resemblance(policy: Policy, pixels: torch.Tensor, target: torch.Tensor) -> float:
+    """Cosine between the tower's features of `pixels` and the features `target`."""
+    return torch.cosine_similarity(features(policy, pixels), target, dim=0).item()
+
+
 def attack(
     policy: Policy, clean: Image.Image, target: Image.Image, steps: int, epsilon: int = LARGEST_CHANGE
 ) -> Attack:
     """Change `clean` by at most `epsilon`/255 per channel so that the tower's features resemble those of `target`.
 
-    Each step goes along the sign of the gradient of the cosine, by a fortieth of `epsilon` at the end and a quarter at
-    the start, and is put back into the bound and into 0 … 255. The result is rounded to whole numbers, and measured
-    again from them.
+    Each step follows the sign of the gradient of the cosine. It is a quarter of `epsilon` at the start and a fortieth
+    at the end, and its result is clipped to the bound and to 0 … 255. The final picture is rounded to whole numbers
+    and measured again.
     """
     if clean.size != target.size:
         raise ValueError(f"The clean picture is {clean.size}, the target {target.size}. Give two of one size.")
     start = pixels_of(clean)
     with torch.no_grad():
         wanted = features(policy, pixels_of(target))
-        before = torch.cosine_similarity(features(policy, start), wanted, dim=0).item()
     pixels = start.clone()
     for step in range(steps):
         pixels.requires_grad_(True)
@@ -68,8 +68,7 @@ def attack(
         moved = pixels.detach() + size * slope.sign()
         pixels = torch.clamp(torch.clamp(moved, start - epsilon, start + epsilon), 0, 255)
     whole = pixels.detach().round()
-    with torch.no_grad():
-        after = torch.cosine_similarity(features(policy, whole), wanted, dim=0).item()
+    before, after = (_resemblance(policy, image, wanted) for image in (start, whole))
     picture = Image.fromarray(whole.permute(1, 2, 0).numpy().astype(np.uint8))
     return Attack(picture, int((whole - start).abs().max()), before, after)
 
@@ -82,33 +81,25 @@ def noise(clean: Image.Image, seed: int, epsilon: int = LARGEST_CHANGE) -> Image
     return Image.fromarray(changed.transpose(1, 2, 0))
 
 
-def similarity(policy: Policy, picture: Image.Image, target: Image.Image) -> float:
-    """Cosine between the tower's features of two pictures."""
-    with torch.no_grad():
-        a, b = (features(policy, pixels_of(image)) for image in (picture, target))
-        return torch.cosine_similarity(a, b, dim=0).item()
-
-
-def require(found: int, wanted: int, prompts: Sequence[str]) -> None:
-    """Refuse when fewer than `wanted` (or than two) of the queries that are left ask one of `prompts`."""
-    if wanted and found < max(wanted, 2):
+def require(available: int, wanted: int, prompts: Sequence[str]) -> None:
+    """Refuse when fewer than `wanted` (or than two) of the remaining queries ask one of `prompts`."""
+    if wanted and available < max(wanted, 2):
         raise ValueError(
-            f"{wanted} adversarial pictures are wanted, and {found} of the image queries that are left ask one of "
+            f"{wanted} adversarial pictures are wanted, and {available} of the remaining image queries ask one of "
             f"{', '.join(map(repr, prompts))}. Name prompts of this pool in describe_prompts, or ask for "
-            f"{found if found > 1 else 0} in adversarial."
+            f"{available if available > 1 else 0} in adversarial."
         )
 
 
 def targets(n: int, seed: int) -> Sequence[int]:
-    """For each of `n` pictures another one of them as its target: a random cycle, so no picture is its own."""
+    """For each of `n` pictures another one as its target: a random cycle, so no picture is its own target."""
     if n < 2:
-        raise ValueError(f"{n} pictures cannot be each other's targets. Give at least 2.")
+        raise ValueError(f"{n} pictures cannot be targets of each other. Give at least 2.")
     order = np.random.default_rng(seed).permutation(n)
     return [int(order[(int(place) + 1) % n]) for place in np.argsort(order)]
 
 
-def overlap(said: str, reference: str) -> float:
-    """F1 over words of an answer and a reference, 0 to 1; each word counts as often as it stands in both."""
-    a, b = Counter(said.lower().split()), Counter(reference.lower().split())
-    both = (a & b).total()
-    return 2 * both / max(a.total() + b.total(), 1)
+def overlap(text: str, reference: str) -> float:
+    """F1 over words of an answer and a reference, 0 to 1; a word counts as often as it is in both."""
+    a, b = Counter(text.lower().split()), Counter(reference.lower().split())
+    return 2 * (a & b).total() / max(a.total() + b.total(), 1)

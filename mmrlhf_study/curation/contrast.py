@@ -1,7 +1,7 @@
-"""A small CLIP of one's own, trained on pictures and captions, where published weights know nothing of the pictures.
+"""A small CLIP trained on pictures and captions, for pictures that published weights have never seen.
 
-The model is open_clip's, with a configuration of our own, and is saved as open_clip loads it: after training, a small
-and a published encoder are the same thing to the rest of the code. Shapes: B pairs, W tokens.
+It is an open_clip model with its own configuration, saved as open_clip loads it. So after training, a small and a
+published encoder are the same to the rest of the code. Shapes: B pairs, W tokens.
 """
 
 import json
@@ -39,34 +39,33 @@ def tokens(captions: Sequence[str], words: Sequence[str]) -> torch.Tensor:
     place = {word: i + 1 for i, word in enumerate(words)}
     ids = torch.zeros(len(captions), CONTEXT, dtype=torch.long)
     for row, caption in enumerate(captions):
-        said = caption.split()
-        if unknown := [word for word in said if word not in place]:
+        parts = caption.split()
+        if unknown := [word for word in parts if word not in place]:
             raise ValueError(f"{unknown[0]!r} in {caption!r} is not in the vocabulary. Add it to the words.")
-        if len(said) >= CONTEXT:
-            raise ValueError(f"A caption of {len(said)} words does not fit: {CONTEXT - 1} are allowed. Shorten it.")
-        ids[row, : len(said) + 1] = torch.tensor([*(place[word] for word in said), len(words) + 1])
+        if len(parts) >= CONTEXT:
+            raise ValueError(f"A caption of {len(parts)} words does not fit: {CONTEXT - 1} are allowed. Shorten it.")
+        ids[row, : len(parts) + 1] = torch.tensor([*(place[word] for word in parts), len(words) + 1])
     return ids
 
 
 def create(folder: str | Path, words: Sequence[str], seed: int) -> embed.Encoder:
     """Write an untrained model into `folder` and load it; the same seed gives the same weights."""
-    with storage.writing(folder) as temporary:
-        temporary.mkdir()
-        (temporary / embed.CONFIG).write_text(json.dumps(config(words), indent=2, sort_keys=True) + "\n")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = open_clip.CLIP(**config(words)["model_cfg"])
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary / WEIGHTS)
-    return embed.load(str(storage.path(folder)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _write(folder, open_clip.CLIP(**config(words)["model_cfg"]), words)
 
 
 def save(folder: str | Path, encoder: embed.Encoder, words: Sequence[str]) -> embed.Encoder:
-    """Write a trained model whole or not at all, and load it, so that its digest is of what was written."""
+    """Write a trained model whole or not at all, and load it, so that its digest is that of the files."""
+    return _write(folder, encoder.model, words)
+
+
+def _write(folder: str | Path, model: torch.nn.Module, words: Sequence[str]) -> embed.Encoder:
+    """Configuration and weights of a model into `folder`, in open_clip's form."""
     with storage.writing(folder) as temporary:
         temporary.mkdir()
         (temporary / embed.CONFIG).write_text(json.dumps(config(words), indent=2, sort_keys=True) + "\n")
-        state = {name: value.cpu().contiguous() for name, value in encoder.model.state_dict().items()}
-        save_file(state, temporary / WEIGHTS)
+        save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, temporary / WEIGHTS)
     return embed.load(str(storage.path(folder)))
 
 
@@ -75,9 +74,9 @@ def train(
 ) -> list[float]:
     """Train `encoder.model` in place with CLIP's contrastive loss; returns the loss of every step.
 
-    Each step takes `batch` pairs in an order fixed by `seed`, pictures shifted by up to two pixels, tinted and with
-    noise, as an embedding should not turn on any of these. The learning rate rises for a tenth of the steps and falls
-    along a cosine.
+    Each step takes `batch` pairs in an order fixed by `seed`. Pictures are shifted by up to two pixels, tinted and made
+    noisy, because an embedding should not depend on any of these. The learning rate rises for a tenth of the steps and
+    falls along a cosine.
     """
     model, loss_of, rng = encoder.model.train(), open_clip.ClipLoss(), np.random.default_rng(seed)
     device = next(model.parameters()).device
@@ -114,8 +113,7 @@ def recall(encoder: embed.Encoder, pairs: Sequence[Pair], words: Sequence[str], 
     """(pictures whose caption is among the `k` best of all captions, pictures)."""
     device = next(encoder.model.parameters()).device
     images = torch.stack([encoder.transform(picture) for picture, _ in pairs]).to(device)
-    seen = encoder.model.encode_image(images, normalize=True)
-    said = encoder.model.encode_text(tokens([c for _, c in pairs], words).to(device), normalize=True)
-    score = seen @ said.T
+    captions = tokens([caption for _, caption in pairs], words).to(device)
+    score = encoder.model.encode_image(images, normalize=True) @ encoder.model.encode_text(captions, normalize=True).T
     rank = (score > score.diagonal()[:, None]).sum(1)
     return int((rank < k).sum()), len(pairs)

@@ -1,28 +1,27 @@
 """Near-duplicate pictures, and queries that ask the same about them.
 
-Two pictures are near-duplicates when the cosine of their embeddings reaches a threshold and, as an embedding tells
-what is seen and not which picture it is, their thumbnails agree too. They are looked for in a partition of its own,
-finer than the clusters that sampling uses: a pair is found when one of the two has its home cell among the other's
-`probes` nearest cells. Up to `EXACT` pictures there is one cell, and the search is exact.
+Two pictures are near-duplicates when the cosine of their embeddings reaches a threshold and their thumbnails agree too,
+because an embedding says what is in a picture and not which picture it is. Pairs are searched in a partition that is
+finer than the clusters of sampling: a pair is found when the home cell of one picture is among the `probes` nearest
+cells of the other. Up to `EXACT` pictures there is one cell, and the search is exact.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import faiss
 import numpy as np
 import torch
 from PIL import Image
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.models.policy import device
 from mmrlhf_study.curation import cluster
 
-EXACT = 20_000  # pictures that are compared one with all others
+EXACT = 20_000  # pictures of which each is compared with all others
 PER_CELL = 100  # pictures per cell that the partition is fitted to
-SIDE = 2_048  # rows and columns of similarities held at a time
-SLACK = 0.01  # more than a cosine of two rows in bfloat16 can be off: 2^-8 by the rows, 2^-8 by rounding it
+SIDE = 2_048  # pictures searched for at a time
 THUMB = 8  # pixels per side of a thumbnail
 
 
@@ -39,15 +38,12 @@ def near_pairs(x: np.ndarray, threshold: float, probes: int, seed: int, cells: i
     if not 0 < threshold <= 1:
         raise ValueError(f"A cosine threshold of {threshold} is not usable. Give one above 0 and at most 1.")
     cells = cells or cells_for(len(x))
-    probes = min(probes, cells)
     home = np.zeros((len(x), 1), np.int32)
     if cells > 1:
         centres, _ = cluster.fit(x, cells, seed, iterations=6, sample=min(len(x), PER_CELL * cells))
-        home = cluster.nearest(x, centres, probes)
-    found = [pair for members, visitors in _cells(home, cells) for pair in _pairs(x, members, visitors, threshold)]
-    if not found:
-        return np.empty((0, 2), np.int64)
-    keys = np.unique(np.concatenate(found))
+        home = cluster.nearest(x, centres, min(probes, cells))
+    keys = [key for members, visitors in _cells(home, cells) for key in _keys(x, members, visitors, threshold)]
+    keys = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
     return np.stack([keys // len(x), keys % len(x)], 1)
 
 
@@ -61,41 +57,28 @@ def _cells(home: np.ndarray, cells: int) -> Iterator[tuple[np.ndarray, np.ndarra
 
 
 def _rows(x: np.ndarray, index: np.ndarray) -> torch.Tensor:
-    """Rows of `x` on the device in float32, with length one."""
-    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(x[index])).to(device()).float(), dim=1)
+    """Rows of `x` in float32, with length one."""
+    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(x[index])).float(), dim=1)
 
 
-def _hits(a: torch.Tensor, b: torch.Tensor, threshold: float, dtype: torch.dtype) -> np.ndarray:
-    """[H, 2] places in `a` and `b` of the pairs with a cosine of `threshold` or more.
-
-    In bfloat16 a cosine is off by less than SLACK, so that what may be near is found there and measured in float32.
-    """
-    if dtype == torch.float32:
-        return (a @ b.T >= threshold).nonzero().cpu().numpy()
-    maybe = (a.to(dtype) @ b.to(dtype).T >= threshold - SLACK).nonzero()
-    near = [(a[i] * b[j]).sum(1) >= threshold for i, j in (part.T for part in maybe.split(SIDE))]
-    return maybe[torch.cat(near)].cpu().numpy()
-
-
-def _pairs(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+def _keys(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
     """Keys i * N + j (i < j) of near pairs between members, and between members and visitors, block by block."""
-    both, n, dtype = np.concatenate([members, visitors]), len(x), cluster.precision(len(x))
-    for left in range(0, len(members), SIDE):
-        a = _rows(x, members[left : left + SIDE])
-        for right in range(left, len(both), SIDE):
-            b = _rows(x, both[right : right + SIDE]) if right != left or len(visitors) else a
-            hits = _hits(a, b, threshold, dtype)
-            i, j = members[left + hits[:, 0]], both[right + hits[:, 1]]
-            apart = i != j
-            low, high = np.minimum(i, j)[apart], np.maximum(i, j)[apart]
-            if len(low):
-                yield low * n + high
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index, both = faiss.IndexFlatIP(x.shape[1]), np.concatenate([members, visitors])
+    index.add(_rows(x, members).numpy())
+    above = float(np.nextafter(np.float32(threshold), np.float32(0)))  # faiss leaves out what equals its threshold
+    for start in range(0, len(both) * bool(len(members)), SIDE):
+        rows = both[start : start + SIDE]
+        ends, _, place = index.range_search(_rows(x, rows).numpy(), above)
+        i, j = np.repeat(rows, np.diff(ends.astype(np.int64))), members[place]
+        apart = i != j
+        yield np.minimum(i, j)[apart] * len(x) + np.maximum(i, j)[apart]
 
 
 def thumbnail(picture: Image.Image) -> np.ndarray:
     """[3 * THUMB^2] float32 of length one: the picture shrunk, each colour minus its mean; zeros for a blank one.
 
-    So a change of tint or contrast changes nothing, and noise and lossy saving little.
+    So tint and contrast have no effect, and noise and lossy saving little.
     """
     small = np.asarray(picture.convert("RGB").resize((THUMB, THUMB), Image.Resampling.BOX), np.float32).reshape(-1, 3)
     flat = (small - small.mean(0)).ravel()
@@ -103,7 +86,7 @@ def thumbnail(picture: Image.Image) -> np.ndarray:
 
 
 def agreement(pairs: np.ndarray, pictures: Sequence[str], media: str | Path) -> np.ndarray:
-    """[P] correlation of the thumbnails of each pair; only pictures that stand in a pair are opened."""
+    """[P] correlation of the thumbnails of each pair; only pictures of a pair are opened."""
     places = np.unique(pairs)
     thumbs = np.zeros((len(places), 3 * THUMB**2), np.float32)
     for row, place in enumerate(places):
@@ -131,44 +114,32 @@ def neighbours(pictures: Sequence[str], pairs: np.ndarray) -> dict[str, set[str]
 def keep_first(queries: Iterable[Query], near: Mapping[str, set[str]]) -> dict[str, str]:
     """Which queries to drop: id of the query -> id of the kept query that it repeats.
 
-    Queries are met in the order of their ids. One is dropped when a query kept before asks the same (case and spaces
-    aside) about as many pictures, and both the first and the last of them are the same or near-duplicates; a picture
-    alone is first and last. So no two kept queries repeat each other, every dropped one repeats a kept one directly
-    and not through a chain, and the order of `queries` changes nothing. The same picture with another question is
-    kept: what is learned from a query is an answer, and another question has another answer.
+    Queries are visited in the order of their ids. One is dropped when a query kept before asks the same (case and
+    spaces ignored) about as many pictures, and both the first and the last of them are the same or near-duplicates; a
+    single picture is first and last. So no two kept queries repeat each other, every dropped one repeats a kept one
+    directly and not through a chain, and the order of `queries` does not matter. The same picture with another question
+    is kept, because it needs another answer.
     """
     kept: dict[tuple[str, int, str], list[Query]] = defaultdict(list)
     dropped = {}
     for query in sorted(queries, key=lambda query: query.id):
-        asked, (first, last) = " ".join(query.prompt.lower().split()), (query.media[0], query.media[-1])
-        rivals = (r for name in (first, *near.get(first, ())) for r in kept.get((asked, len(query.media), name), ()))
+        text, (first, last) = " ".join(query.prompt.lower().split()), (query.media[0], query.media[-1])
+        rivals = (r for name in (first, *near.get(first, ())) for r in kept.get((text, len(query.media), name), ()))
         alike = [r.id for r in rivals if r.media[-1] == last or r.media[-1] in near.get(last, ())]
         if alike:
             dropped[query.id] = min(alike)
         else:
-            kept[asked, len(query.media), first].append(query)
+            kept[text, len(query.media), first].append(query)
     return dropped
 
 
 def planted_shares(queries: Sequence[Query], dropped: Mapping[str, str]) -> tuple[int, int, int]:
     """(planted near-duplicates that were dropped, planted ones, drops that join two queries of one origin).
 
-    The last over all drops is the precision, the first over the second the recall. A query's origin is the one it is
+    The recall is the first over the second, the precision the last over all drops. A query's origin is the one it is
     planted after, or itself.
     """
     origin = {query.id: query.plant or query.id for query in queries}
     planted = [query.id for query in queries if query.plant]
     right = sum(origin[gone] == origin[kept] for gone, kept in dropped.items())
     return sum(name in dropped for name in planted), len(planted), right
-
-
-def sweep(
-    queries: Sequence[Query], pictures: Sequence[str], pairs: np.ndarray, cosine: np.ndarray, at: Sequence[float]
-):
-    """Rows (threshold, recall, precision) of dropping near-duplicates at each cosine threshold in `at`."""
-    rows = []
-    for threshold in at:
-        dropped = keep_first(queries, neighbours(pictures, pairs[cosine >= threshold]))
-        found, planted, right = planted_shares(queries, dropped)
-        rows.append((threshold, found / max(planted, 1), right / max(len(dropped), 1)))
-    return rows

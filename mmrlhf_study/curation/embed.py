@@ -1,7 +1,7 @@
-"""CLIP embeddings of a pool's pictures, as shards of float16 that an interrupted run does not make twice.
+"""CLIP embeddings of a pool's pictures, in shards of float16; an interrupted run continues with the missing shards.
 
-A clip stands as its first frame, as in the paper (arXiv 2502.10391, §2.2); of several pictures or frames the last is
-embedded too, because near-duplicates have to agree in both. On several GPUs, or on several processes without any:
+A clip is represented by its first frame, as in the paper (arXiv 2502.10391, §2.2). Of several pictures or frames the
+last is embedded too, because near-duplicates have to agree in both. On several GPUs, or several processes without any:
 
     accelerate launch -m mmrlhf_study.curation.embed queries.parquet media models/clip scratch/embeddings
     torchrun --nproc-per-node 4 -m mmrlhf_study.curation.embed queries.parquet media models/clip scratch/embeddings
@@ -9,7 +9,7 @@ embedded too, because near-duplicates have to agree in both. On several GPUs, or
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class EmbedError(ValueError):
 
 
 class Encoder(NamedTuple):
-    """What turns pictures into vectors."""
+    """A model that turns pictures into vectors."""
 
     model: torch.nn.Module  # open_clip model in evaluation mode
     transform: Compose  # PIL picture -> [3, side, side]
@@ -48,7 +48,10 @@ def load(name: str) -> Encoder:
     paper's CLIP ViT-B/32 in this form."""
     folder = policy.locate(name)
     if not (folder / CONFIG).is_file():
-        raise EmbedError(f"{folder} holds no {CONFIG}, so it is no open_clip model. Name one in that form.")
+        raise EmbedError(f"{folder} holds no {CONFIG}, so it is not an open_clip model. Name a folder that holds one.")
+    config = storage.read_json(folder / CONFIG)
+    if type(config) is not dict or any(type(config.get(key)) is not dict for key in ("model_cfg", "preprocess_cfg")):
+        raise EmbedError(f"{folder / CONFIG} needs the sections model_cfg and preprocess_cfg. Fetch the model again.")
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}", weights_only=True)
     return Encoder(model.to(policy.device()).eval(), transform, digest(folder))
 
@@ -90,21 +93,20 @@ class Pictures(Dataset):
 @torch.inference_mode()
 def _shard(encoder: Encoder, loader: DataLoader, n: int, bar: tqdm) -> tuple[np.ndarray, dict[str, str]]:
     """Embeddings [n, D] float16 of length one, a zero row where there is none, and the reasons by row."""
-    rows, reasons = None, {}
+    rows, reasons = np.zeros((n, 0), np.float16), {}
     for batch in loader:
-        good = [(place, picture) for place, picture, _ in batch if picture is not None]
         reasons |= {str(place): reason for place, picture, reason in batch if picture is None}
         bar.update(len(batch))
-        if not good:
+        batch = [(place, picture) for place, picture, _ in batch if picture is not None]
+        if not batch:
             continue
-        values = encoder.model.encode_image(torch.stack([p for _, p in good]).to(policy.device()), normalize=True)
-        finite = values.isfinite().all(1).cpu().numpy()
-        reasons |= {
-            str(place): "embedding is not finite" for (place, _), ok in zip(good, finite, strict=True) if not ok
-        }
-        rows = np.zeros((n, values.shape[1]), np.float16) if rows is None else rows
-        rows[[place for (place, _), ok in zip(good, finite, strict=True) if ok]] = values.cpu().numpy()[finite]
-    return np.zeros((n, 0), np.float16) if rows is None else rows, reasons
+        images = torch.stack([picture for _, picture in batch]).to(policy.device())
+        values = encoder.model.encode_image(images, normalize=True)
+        finite, places = values.isfinite().all(1).cpu().numpy(), np.array([place for place, _ in batch])
+        reasons |= {str(place): "embedding is not finite" for place in places[~finite]}
+        rows = rows if rows.shape[1] else np.zeros((n, values.shape[1]), np.float16)
+        rows[places[finite]] = values.cpu().numpy()[finite]
+    return rows, reasons
 
 
 def _key(encoder: Encoder, media: Path, paths: Sequence[str]) -> str:
@@ -114,13 +116,17 @@ def _key(encoder: Encoder, media: Path, paths: Sequence[str]) -> str:
     return storage.sha256_bytes("\n".join([encoder.digest, *lines]).encode())
 
 
-def _done(file: Path, key: str, n: int) -> bool:
-    """Whether a shard is there in full: made from the same, with n rows, and unchanged since."""
+def _note(file: Path) -> dict:
+    """The note of a shard; {} when shard or note is missing or the note is damaged."""
     note = file.with_suffix(".json")
-    if not (file.is_file() and note.is_file()):
-        return False
-    said = storage.read_json(note)
-    return said["key"] == key and said["rows"] == n and said["sha256"] == storage.sha256_file(file)
+    content = storage.read_json(note) if file.is_file() and note.is_file() else {}
+    return content if type(content) is dict and content.keys() >= {"key", "rows", "rejects", "sha256"} else {}
+
+
+def _done(file: Path, key: str, n: int) -> bool:
+    """Whether a shard is complete: made from the same pictures, with n rows, and unchanged since."""
+    note = _note(file)
+    return bool(note) and (note["key"], note["rows"], note["sha256"]) == (key, n, storage.sha256_file(file))
 
 
 def shards(paths: Sequence[str], folder: Path, size: int) -> list[tuple[Path, Sequence[str]]]:
@@ -139,13 +145,13 @@ def embed(
 ) -> None:
     """Write the embeddings of `paths` (pictures below `media`) into shards of `size` rows in `folder`.
 
-    A shard that is there and fits is left alone, so a killed run goes on where it was. Under `accelerate launch` or
-    `torchrun` each process makes its own share of the shards. Pictures are decoded and resized in `workers` processes.
+    Complete shards of the same pictures are kept, so a killed run continues where it stopped. Under `accelerate launch`
+    or `torchrun` each process makes its own share of the shards. `workers` processes decode and resize the pictures.
     """
-    state = PartialState(cpu=not torch.cuda.is_available())  # without `cpu` processes on CPUs would not find each other
+    state = PartialState(cpu=not torch.cuda.is_available())  # without `cpu`, processes on CPUs do not connect
     media, folder = storage.path(media).resolve(), storage.path(folder)
-    mine = shards(paths, folder, size)[state.process_index :: state.num_processes]
-    todo = [(file, part, _key(encoder, media, part)) for file, part in mine]
+    share = shards(paths, folder, size)[state.process_index :: state.num_processes]
+    todo = [(file, part, _key(encoder, media, part)) for file, part in share]
     todo = [(file, part, key) for file, part, key in todo if not _done(file, key, len(part))]
     n = sum(len(part) for _, part, _ in todo)
     with tqdm(total=n, unit=" pictures", desc="embedding", disable=not state.is_local_main_process) as bar:
@@ -180,19 +186,24 @@ def read(paths: Sequence[str], folder: str | Path, size: int = SHARD) -> tuple[n
 
     The shards are joined into one file the first time.
     """
-    folder, reasons, parts = storage.path(folder), {}, []
+    folder, reasons, parts = storage.path(folder), {}, {}
     for file, part in shards(paths, folder, size):
-        note = file.with_suffix(".json")
-        if not (file.is_file() and note.is_file()):
-            raise EmbedError(f"{file.name} is not finished. Run the embedding again; it goes on where it stopped.")
-        parts.append(np.load(file, mmap_mode="r", allow_pickle=False))
-        reasons |= {part[int(row)]: reason for row, reason in storage.read_json(note)["rejects"].items()}
-        _fits(file, parts[-1], len(part), max(p.shape[1] for p in parts))
-    width = max((part.shape[1] for part in parts), default=0)
+        if not (note := _note(file)):
+            raise EmbedError(f"{file.name} is not finished. Run the embedding again; it continues where it stopped.")
+        parts[file] = np.load(file, mmap_mode="r", allow_pickle=False)
+        reasons |= {part[int(row)]: reason for row, reason in note["rejects"].items()}
+    width = max((rows.shape[1] for rows in parts.values()), default=0)
     if not width:
         raise EmbedError(f"None of the {len(paths)} pictures could be embedded. Check the media folder of the pool.")
+    for file, part in shards(paths, folder, size):
+        rows = parts[file]  # of width 0 when no picture in it could be read
+        if rows.dtype != np.float16 or len(rows) != len(part) or rows.shape[1] not in (0, width):
+            raise EmbedError(
+                f"{file.name} is {rows.dtype} of shape {rows.shape}, not float16 of shape ({len(part)}, {width}). "
+                "Delete the file and run the embedding again."
+            )
     if not (folder / ALL).is_file() or np.load(folder / ALL, mmap_mode="r").shape != (len(paths), width):
-        _join(folder / ALL, parts, width)
+        _join(folder / ALL, parts.values(), width)
     return np.load(folder / ALL, mmap_mode="c", allow_pickle=False), reasons
 
 
@@ -204,16 +215,7 @@ def usable(paths: Sequence[str], rows: np.ndarray, reasons: dict[str, str]) -> t
     return [paths[i] for i in good], rows[good]
 
 
-def _fits(file: Path, rows: np.ndarray, n: int, width: int) -> None:
-    """Refuse a shard of another size than it should have; width 0 means that no picture in it could be read."""
-    if rows.dtype != np.float16 or len(rows) != n or rows.shape[1] not in (0, width):
-        raise EmbedError(
-            f"{file.name} is {rows.dtype} of shape {rows.shape}, not float16 of shape ({n}, {width}). Delete the file "
-            "and run the embedding again."
-        )
-
-
-def _join(target: Path, parts: Sequence[np.ndarray], width: int) -> None:
+def _join(target: Path, parts: Collection[np.ndarray], width: int) -> None:
     with storage.writing(target) as temporary:
         rows = np.lib.format.open_memmap(temporary.with_suffix(".npy"), "w+", np.float16, (sum(map(len, parts)), width))
         start = 0

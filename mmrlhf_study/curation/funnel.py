@@ -1,6 +1,7 @@
-"""From the pool to the query set, step by step, so that every query is either kept or removed with a reason."""
+"""From the pool to the query set, step by step: every query is either kept or removed with a reason."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,19 +39,16 @@ def check(pool: Iterable[Query], kept: Iterable[Query], removed: Iterable[Remove
     before = sorted(query.id for query in pool)
     after = sorted([*(query.id for query in kept), *(row.query for row in removed)])
     if before != after:
-        odd = sorted(set(before) ^ set(after)) or sorted({name for name in after if after.count(name) > 1})
+        odd = sorted((Counter(before) - Counter(after)) | (Counter(after) - Counter(before)))
         raise ValueError(
             f"The filters do not add up: {len(before)} queries came in and {len(after)} are accounted for; "
-            f"the first that does not fit is {odd[0] if odd else '?'}. Every filter has to record what it removes."
+            f"the first that does not fit is {odd[0]}. Every filter has to record what it removes."
         )
 
 
 def table(pool: int, removed: Iterable[Removed]) -> list[tuple[str, int, int]]:
     """(step, queries it removed, queries left) from the pool down, all steps in order."""
-    rows, left = [("pool", 0, pool)], pool
-    counts = dict.fromkeys(FILTERS, 0)
-    for row in removed:
-        counts[row.step] += 1
+    rows, left, counts = [("pool", 0, pool)], pool, Counter(row.step for row in removed)
     for step in FILTERS:
         left -= counts[step]
         rows.append((step, counts[step], left))
@@ -62,11 +60,11 @@ def write(
     kept: Sequence[Query],
     removed: Sequence[Removed],
     media: str | Path,
-    made: Mapping[str, Image.Image],
+    new: Mapping[str, Image.Image],
 ) -> None:
     """Write the query set whole or not at all: `queries.parquet`, `removed.parquet` and `media/` with all its pictures.
 
-    Pictures come from the pool's `media`, or from `made` (path -> picture).
+    Pictures come from the pool's `media`, or from `new` (path -> picture).
     """
     base = storage.path(media)
     with storage.writing(folder) as target:
@@ -75,7 +73,7 @@ def write(
         for path in sorted({path for query in kept for path in query.media}):
             file = storage.inside(target / "media", path)
             file.parent.mkdir(parents=True, exist_ok=True)
-            if path in made:
-                made[path].save(file)
+            if path in new:
+                new[path].save(file)
             else:
                 shutil.copyfile(storage.inside(base, path), file)

@@ -1,9 +1,11 @@
-"""The gate between training queries and evaluation sets: what is in both is taken out of training and listed.
+"""The gate between training queries and evaluation sets: what is in both is removed from training and listed.
 
-A query leaks when one of its pictures is an evaluation picture byte by byte, a near-duplicate of one (by embedding and
-thumbnail, as in `dedup`, or by perceptual hash), or when its text shares too many word n-grams with an evaluation text.
+A query leaks when one of its pictures is an evaluation picture byte for byte, or a near-duplicate of one (by embedding
+and thumbnail, as in `dedup`, or by perceptual hash), or when its text shares too many word n-grams with an evaluation
+text.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +35,7 @@ class Leak(NamedTuple):
 def picture_hash(picture: Image.Image) -> np.ndarray:
     """[32] uint8: signs of the 256 lowest cosine frequencies of the grey picture against their median.
 
-    A change of size, brightness, a little noise or lossy saving turns few of them over.
+    Another size or brightness, a little noise or lossy saving changes few of them.
     """
     grey = picture.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BICUBIC)
     low = dctn(np.asarray(grey, np.float64), norm="ortho")[:HASH_LOW, :HASH_LOW].ravel()
@@ -41,7 +43,7 @@ def picture_hash(picture: Image.Image) -> np.ndarray:
 
 
 class KnownPictures(NamedTuple):
-    """What the gate knows about some pictures."""
+    """What the gate compares of a set of pictures."""
 
     paths: Sequence[str]
     embeddings: np.ndarray  # [N, D]
@@ -65,11 +67,8 @@ def look(paths: Sequence[str], embeddings: np.ndarray, media: str | Path) -> Kno
 
 def equal_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[len(a), len(b)] share of equal bits between rows of hashes."""
-    wide_a, wide_b = a.view(np.uint64), b.view(np.uint64)
-    differ = np.zeros((len(a), len(b)), np.uint16)
-    for word in range(wide_a.shape[1]):
-        differ += np.bitwise_count(wide_a[:, word, None] ^ wide_b[None, :, word])
-    return 1 - differ / (8 * a.shape[1])
+    wide = a.view(np.uint64)[:, None] ^ b.view(np.uint64)[None]
+    return 1 - np.bitwise_count(wide).sum(2, dtype=np.uint16) / (8 * a.shape[1])
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -85,12 +84,10 @@ def best(a: np.ndarray, b: np.ndarray, like: Callable[..., np.ndarray]) -> tuple
     for left in range(0, len(a), COMPARED):
         rows = slice(left, min(left + COMPARED, len(a)))
         for right in range(0, len(b), COMPARED):
-            found = like(a[rows], b[right : right + COMPARED])
-            top = found.argmax(1)
-            value = found[np.arange(len(top)), top]
+            likeness = like(a[rows], b[right : right + COMPARED])
+            value, top = likeness.max(1), likeness.argmax(1)
             better = value > score[rows]
-            place[rows] = np.where(better, right + top, place[rows])
-            score[rows] = np.where(better, value, score[rows])
+            place[rows][better], score[rows][better] = right + top[better], value[better]
     return place, score
 
 
@@ -106,22 +103,22 @@ def picture_leaks(
     width = ours.embeddings.shape[1]
 
     def alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Agreement of thumbnails where embeddings are near, -1 elsewhere; both stand side by side in the rows."""
+        """Agreement of thumbnails where embeddings are near, -1 elsewhere; the rows hold both side by side."""
         return np.where(cosines(a[:, :width], b[:, :width]) >= cosine, a[:, width:] @ b[:, width:].T, -1.0)
 
     known = {digest: path for path, digest in zip(theirs.paths, theirs.digests, strict=True)}
     rows = (np.hstack([pictures.embeddings.astype(np.float32), pictures.thumbs]) for pictures in (ours, theirs))
     near, near_score = best(*rows, alike)
     like, like_score = best(ours.bits, theirs.bits, equal_bits)
-    found = {}
+    leaking = {}
     for i, path in enumerate(ours.paths):
         if ours.digests[i] in known:
-            found[path] = ("exact", known[ours.digests[i]], 1.0)
+            leaking[path] = ("exact", known[ours.digests[i]], 1.0)
         elif near_score[i] >= agreement:
-            found[path] = ("embedding", theirs.paths[near[i]], float(near_score[i]))
+            leaking[path] = ("embedding", theirs.paths[near[i]], float(near_score[i]))
         elif like_score[i] >= bits:
-            found[path] = ("hash", theirs.paths[like[i]], float(like_score[i]))
-    return found
+            leaking[path] = ("hash", theirs.paths[like[i]], float(like_score[i]))
+    return leaking
 
 
 def grams(text: str, n: int) -> set[tuple[str, ...]]:
@@ -131,36 +128,32 @@ def grams(text: str, n: int) -> set[tuple[str, ...]]:
 
 
 def text_leaks(queries: Iterable[Query], evaluation: Iterable[Query], n: int, share: float) -> list[Leak]:
-    """Queries of whose n-grams (prompt and reference answer) at least `share` stand in one evaluation query.
+    """Queries of whose n-grams (prompt and reference answer) at least `share` are in one evaluation query.
 
     The evaluation query named is the one that shares most; among equals the first by id.
     """
-    holders: dict[tuple[str, ...], list[str]] = {}
-    for one in sorted(evaluation, key=lambda query: query.id):
-        for gram in grams(f"{one.prompt} {one.answer}", n):
-            holders.setdefault(gram, []).append(one.id)
-    leaks = []
+    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for query in sorted(evaluation, key=lambda query: query.id):
+        for gram in grams(f"{query.prompt} {query.answer}", n):
+            holders[gram].append(query.id)
+    found = []
     for query in queries:
         own = grams(f"{query.prompt} {query.answer}", n)
-        shared: dict[str, int] = {}
-        for gram in own:
-            for name in holders.get(gram, ()):
-                shared[name] = shared.get(name, 0) + 1
+        shared = Counter(name for gram in own for name in holders.get(gram, ()))
         if shared:
             name = min(shared, key=lambda name: (-shared[name], name))
             if shared[name] / len(own) >= share:
-                leaks.append(Leak(query.id, "text", name, shared[name] / len(own)))
-    return leaks
+                found.append(Leak(query.id, "text", name, shared[name] / len(own)))
+    return found
 
 
 def leaks(
     queries: Sequence[Query], pictures: Mapping[str, tuple[str, str, float]], texts: Sequence[Leak]
 ) -> list[Leak]:
-    """One row per leaking query, the picture named before the text, in the order of `queries`."""
-    by_text = {leak.query: leak for leak in texts}
-    found = []
+    """One row per leaking query, its first leaking picture or else its text, in the order of `queries`."""
+    by_text = {leak.query: [leak] for leak in texts}
+    rows = []
     for query in queries:
         seen = [Leak(query.id, *pictures[path]) for path in query.media if path in pictures]
-        if seen or query.id in by_text:
-            found.append(seen[0] if seen else by_text[query.id])
-    return found
+        rows += (seen or by_text.get(query.id, []))[:1]
+    return rows

@@ -3,7 +3,9 @@
 `<folder>/queries.parquet`, `<folder>/rejects.parquet`, and `<folder>/media.json`, which says where the media lie.
 """
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from mmrlhf_core.data import records, storage
@@ -32,6 +34,7 @@ def build(
     files: tuple[str, ...] = (),
     media: str = "",
     prompt: str = "",
+    turns: str = "context",
     size: int = 0,
     max_reject_share: float = 0.01,
     seed: int = 0,
@@ -39,7 +42,8 @@ def build(
     """Make the pool in `folder`.
 
     `kind` is `miniworld`, the layout of `files` (`conversations`, `preferences`), or `pictures` / `clips` for a folder
-    about which every query asks `prompt`. `size` is the number of queries to draw, or of rows to read at most.
+    about which every query asks `prompt`. `turns` says whether the follow-up questions of a dialogue keep the turns
+    before them (`context`) or stand `alone`. `size` is the number of queries to draw, or of rows to read at most.
     """
     if kind not in POOL_SOURCES:
         raise ValueError(f"No pool of kind {kind!r}. Give one of {', '.join(POOL_SOURCES)}.")
@@ -47,8 +51,7 @@ def build(
     if kind == MINIWORLD:
         pool = draw(seed, size, seen, folder)
     elif kind in sources.ROW_FORMATS:
-        paths = [file for name in files for file in _files(name)]
-        pool = sources.read(paths, Source(kind, kind, storage.path(media)), rejects, max_reject_share, size or None)
+        pool = _read_files(files, Source(kind, kind, storage.path(media), turns=turns), rejects, max_reject_share, size)
     else:
         source = Source(kind, "preferences", storage.path(media))
         pool = sources.read_folder(prompt, kind == CLIPS, source, rejects, max_reject_share)
@@ -57,16 +60,19 @@ def build(
     return pool
 
 
-def _files(name: str) -> list[Path]:
-    """The files a name stands for: one file, or all of a pool's (a folder or a data set in the hub cache)."""
-    file = storage.path(name)
-    return [file] if file.is_file() else sources.find(sources.locate(name), "**/*.*")
+def _read_files(names: Iterable[str], source: Source, rejects: Path, share: float, size: int) -> Pool:
+    """The rows of all `names`, each a file, a folder or a cached data set, and what none of them was read for."""
+    files = [sources.row_files(name) for name in names]
+    pool = sources.read([file for rows, _ in files for file in rows], source, rejects, share, size or None)
+    return replace(pool, left_out=sum((others for _, others in files), Counter(pool.left_out)))
 
 
 def read(folder: str) -> tuple[list[Query], Path]:
     """The queries of a pool and the folder of their media."""
-    place = storage.read_json(f"{folder}/media.json")["folder"]
-    return records.read(f"{folder}/queries.parquet", Query), storage.path(place)
+    place = storage.read_json(f"{folder}/media.json")
+    if type(place) is not dict or type(place.get("folder")) is not str:
+        raise ValueError(f"{folder}/media.json names no folder of media. Run the stage base_models again.")
+    return records.read(f"{folder}/queries.parquet", Query), storage.path(place["folder"])
 
 
 def scene_hashes(queries: Iterable[Query]) -> set[str]:

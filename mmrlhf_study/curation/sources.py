@@ -1,14 +1,14 @@
-"""The real pools as queries: conversation files, preference files, folders of pictures or of clips.
+"""Real pools as queries: conversation files, preference files, folders of pictures or of clips.
 
-A row becomes queries or a reject with its number and reason; nothing takes its place and no row changes
-another. Pictures are checked by decoding them, a few rows at a time, so a large file never sits in memory.
+A row becomes queries, or a reject with its number and reason; no other row takes its place or changes it. Pictures are
+checked by decoding them, a few rows at a time, so a large file is never in memory as a whole.
 """
 
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import accumulate, islice
 from pathlib import Path
@@ -26,20 +26,25 @@ from mmrlhf_study.curation import links
 
 AHEAD = 16  # rows in work per thread
 CHECKS_KEPT = 2**16  # pictures whose check is remembered, for rows that share one
-MARK = re.compile(r"<(?:image|video)>")
+ROW_FILES = (".json", ".jsonl", ".parquet")  # kinds of files that are read when a pool is a folder
+IMAGE_MARK, CLIP_MARK = re.compile("<image>"), re.compile("<(?:image|video)>")  # LLaVA-Video marks clips by either
+TURNS = ("context", "alone")
+USER, MODEL = "User: ", "Assistant: "  # before each turn of a dialogue that is kept as context
 SHARD_NAME = re.compile(r"-\d+-of-\d+$")
 Item = tuple[str, str, int, Any]  # place "file.row", file name, row number, value
 Stored = Callable[[str], media.Picture]
+Turns = list[tuple[str, str]]  # (question, answer) of a dialogue
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What one reading gave: every row is a query (one per turn), a repeat, or a reject."""
+    """The result of reading a pool: every row is a query (one per turn), a repeat, or a reject."""
 
     queries: tuple[Query, ...]
     rejects: tuple[Reject, ...]
     rows: int
     repeats: int  # rows that ask again what a row of the same id asked: several pairs per question
+    left_out: Mapping[str, int] = field(default_factory=dict)  # what no query holds and no reject names: how often
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,13 @@ class Source:
     name: str  # starts every query id
     layout: str  # "conversations" (LLaVA) or "preferences" (VLFeedback, RLAIF-V, MM-RLHF)
     media: Path  # paths in the rows start here; pictures embedded in rows are written here
-    category: str = ""  # class of all its questions, where that is known
+    turns: str = "context"  # a follow-up question with the turns before it, or "alone" as in the paper
 
 
 def locate(pool: str) -> Path:
     """The folder of a pool: a local one, or that of a data set in the local hub cache (no network).
 
-    The cache holds links, which media must not be: it serves pools whose pictures are embedded in rows.
+    The hub cache holds links, and media must not be links: it serves pools whose pictures are embedded in rows.
     Fetch a pool with loose pictures into a folder of its own.
     """
     folder = storage.path(pool)
@@ -66,17 +71,27 @@ def locate(pool: str) -> Path:
     except (LocalEntryNotFoundError, HFValidationError) as error:
         cache = huggingface_hub.constants.HF_HUB_CACHE
         raise SourceError(
-            f"The pool {pool!r} is neither a folder ({folder}) nor a data set in the hub cache ({cache}): "
-            "put it in one of the two, or use the profile `mini`, which needs neither."
+            f"The pool {pool!r} is neither a folder ({folder}) nor a data set in the hub cache ({cache}). "
+            "Put it in one of the two, or use the profile `mini`, which needs neither."
         ) from error
 
 
-def find(folder: Path, pattern: str) -> list[Path]:
-    """The files below `folder` that match, such as '**/*.parquet', in natural order."""
-    files = sorted((file for file in folder.glob(pattern) if file.is_file()), key=media.natural)
-    if not files:
-        raise SourceError(f"No file in {folder} matches {pattern!r}. Check the folder and the pattern.")
-    return files
+def row_files(name: str) -> tuple[list[Path], Counter[str]]:
+    """(files of rows in natural order, how many files of each other kind) of a file, a folder or a cached data set.
+
+    A file that is named is read whatever its kind. In a folder only `ROW_FILES` are; hidden files are not counted.
+    """
+    if storage.path(name).is_file():
+        return [storage.path(name)], Counter()
+    folder = locate(name)
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=media.natural)
+    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts)]
+    wanted = [file for file in files if file.suffix in ROW_FILES]
+    others = Counter(f"{file.suffix or file.name} file" for file in files if file.suffix not in ROW_FILES)
+    if not wanted:
+        there = ", ".join(f"{kind} ({count})" for kind, count in others.most_common(3)) or "nothing"
+        raise SourceError(f"{folder} holds no {', '.join(ROW_FILES)} file, only {there}. Name the files of the pool.")
+    return wanted, others
 
 
 # ---------------------------------------------------------------- rows to queries
@@ -118,53 +133,56 @@ def _pictures(row: dict, folder: Path, stored: Stored) -> tuple[bool, list[media
     return clip, pictures
 
 
-def _conversation(row: dict, place: str) -> tuple[str, list[tuple[str, str]]]:
-    """(name, turns as (question, answer)) of a row in LLaVA's form.
+def _conversation(row: dict, place: str) -> tuple[str, Turns, list[str]]:
+    """(name, turns, what is left out) of a row in LLaVA's form.
 
     Published mixes name rows after their picture, many rows alike: the place makes the name unique.
     """
-    turns: list[tuple[str, str]] = []
-    for number, turn in enumerate(_typed(row, "conversations", (list,), [])):
+    dialogue, turns = _typed(row, "conversations", (list,), []), []
+    system = [turn for turn in dialogue[:1] if type(turn) is dict and turn.get("from") == "system"]
+    left_out = ["system text"] * bool(system or row.get("system"))
+    for number, turn in enumerate(dialogue[len(system) :]):
         speaker = turn.get("from") if type(turn) is dict else type(turn).__name__
         if speaker != ("gpt" if number % 2 else "human"):
-            raise BadRow(f"turns out of order: turn {number + 1} is from {speaker!r}")
+            raise BadRow(f"turns out of order: turn {number + 1} is from {str(speaker)[:60]!r}")
         text = _typed(turn, "value", (str,), "")
+        left_out += ["missing answer"] * (number % 2 and not text.strip())
         turns[number // 2 :] = [(turns[-1][0], text)] if number % 2 else [(text, "")]
     if not turns:
         raise BadRow("no turns: the conversation is empty")
-    return f"{_typed(row, 'id', (str, int), '')}@{place}", turns
+    return f"{_typed(row, 'id', (str, int), '')}@{place}", turns, left_out
 
 
-def _preference(row: dict, place: str) -> tuple[str, list[tuple[str, str]]]:
-    """(name, its one turn) of a row in the form of VLFeedback, RLAIF-V or MM-RLHF."""
+def _preference(row: dict, place: str) -> tuple[str, Turns, list[str]]:
+    """(name, its one turn, what is left out) of a row in the form of VLFeedback, RLAIF-V or MM-RLHF."""
     prompt = _typed(row, "prompt", (str,), None) or _typed(row, "question", (str,), "")
     given = [_typed(row, key, (str, int), "") for key in ("id", "idx")]
     name = next((str(value) for value in given if value != ""), f"@{place}")
-    return name, [(prompt, _typed(row, "answer", (str,), ""))]
+    return name, [(prompt, _typed(row, "answer", (str,), ""))], ["system text"] * bool(row.get("system"))
 
 
 ROW_FORMATS = {"conversations": _conversation, "preferences": _preference}
 
 
-def plain_prompt(text: str, first: int = 1, word: str = "image") -> str:
+def plain_prompt(text: str, first: int = 1, clip: bool = False) -> str:
     """`text` without picture marks; marks inside a sentence become '[image N]', counted from `first`.
 
     Marks before or after all of the text only say that there is a picture, and every template puts
     pictures in front of the question itself.
     """
-    parts = MARK.split(text)
+    parts = (CLIP_MARK if clip else IMAGE_MARK).split(text)
     filled = [part for part in parts if part.strip()]
     if len(parts) == 1 or not filled:
         return text if len(parts) == 1 else ""
     if len(filled) == 1:
         return filled[0].strip()
-    numbered = (f"[{word} {number}]{part}" for number, part in enumerate(parts[1:], first))
-    return (parts[0] + "".join(numbered)).strip()
+    word = "video" if clip else "image"
+    return (parts[0] + "".join(f"[{word} {number}]{part}" for number, part in enumerate(parts[1:], first))).strip()
 
 
-def _seen(turns: list[tuple[str, str]], shown: int) -> list[int]:
+def _seen(turns: Turns, shown: int, clip: bool) -> list[int]:
     """How many of the pictures have been shown by each turn; without marks, all of them."""
-    marks = [len(MARK.findall(question)) for question, _ in turns]
+    marks = [len((CLIP_MARK if clip else IMAGE_MARK).findall(question)) for question, _ in turns]
     if not sum(marks):
         return [shown] * len(turns)
     if sum(marks) != shown:
@@ -174,20 +192,34 @@ def _seen(turns: list[tuple[str, str]], shown: int) -> list[int]:
     return list(accumulate(marks))
 
 
-def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -> list[Query]:
-    """The queries of one row, one per turn; `group` lists the hashes of their pictures. Or BadRow.
+def _prompts(turns: Turns, seen: Sequence[int], clip: bool, context: bool) -> Iterator[str]:
+    """The prompt of every turn, with `context` after the turns before it.
+
+    A mark that stands for no picture would be one to the models' templates, so it makes the row bad.
+    """
+    history: list[str] = []
+    for number, (question, answer) in enumerate(turns, 1):
+        asked = plain_prompt(question, seen[number - 2] + 1 if number > 1 else 1, clip)
+        if not asked.strip():
+            raise BadRow(f"empty prompt: turn {number}")
+        prompt = "\n".join([*history, USER + asked]) if history else asked
+        if mark := CLIP_MARK.search(prompt):
+            raise BadRow(f"mark without a picture: {mark[0]!r} in the text of turn {number}; write it otherwise")
+        history += [USER + asked, MODEL + answer] if context else []
+        yield prompt
+
+
+def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -> tuple[list[Query], list[str]]:
+    """(queries of one row, one per turn, what is left out of it), or BadRow; `group` lists the pictures' hashes.
 
     `topic` is the name of the file without its shard: pools of many origins come as one file each.
     """
     if type(row) is not dict:
         raise row if type(row) is BadRow else BadRow(f"wrong type: the row is {type(row).__name__}")
-    name, turns = ROW_FORMATS[source.layout](row, place)
+    name, turns, left_out = ROW_FORMATS[source.layout](row, place)
     clip, pictures = _pictures(row, source.media, stored)
-    seen, queries = _seen(turns, 1 if clip else len(pictures)), []
-    for number, (question, answer) in enumerate(turns):
-        prompt = plain_prompt(question, seen[number - 1] + 1 if number else 1, "video" if clip else "image")
-        if not prompt.strip():
-            raise BadRow(f"empty prompt: turn {number + 1}")
+    seen, queries = _seen(turns, 1 if clip else len(pictures), clip), []
+    for number, prompt in enumerate(_prompts(turns, seen, clip, source.turns == "context")):
         shown = pictures if clip else pictures[: seen[number]]
         hashes = " ".join(picture.digest for picture in shown)
         queries.append(
@@ -196,15 +228,15 @@ def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -
                 prompt=prompt,
                 modality="video" if clip else "image" if len(shown) == 1 else "images",
                 media=tuple(picture.path for picture in shown),
-                category=source.category or ("video" if clip else ""),
-                answer=answer,
+                category="video" if clip else "",
+                answer=turns[number][1],
                 source=source.name,
                 group=storage.sha256_bytes(hashes.encode()) if clip else hashes,
                 topic=topic,
             )
         )
     media.keep(source.media, pictures)
-    return queries
+    return queries, left_out
 
 
 # ---------------------------------------------------------------- reading
@@ -212,14 +244,10 @@ def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -
 
 def _in_order(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
     """`work` of every item, done in a few threads and given in the order of the items, few at a time."""
-    waiting: deque[Any] = deque()
+    items = iter(items)
     with ThreadPoolExecutor(threads) as workers:
-        for item in items:
-            waiting.append(workers.submit(work, item))
-            if len(waiting) > AHEAD * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while part := list(islice(items, AHEAD * threads)):
+            yield from workers.map(work, part)
 
 
 def _grouped(queries: Sequence[Query]) -> tuple[Query, ...]:
@@ -229,35 +257,36 @@ def _grouped(queries: Sequence[Query]) -> tuple[Query, ...]:
     return tuple(replace(query, group=head[names[0]][:16]) for query, names in zip(queries, shown, strict=True))
 
 
-def _outcome(item: Item, source: Source, stored: Stored) -> tuple[str, int, list[Query] | str]:
-    """(file, row number, the row's queries or why it has none)."""
+def _outcome(item: Item, source: Source, stored: Stored) -> tuple[str, int, list[Query] | str, list[str]]:
+    """(file, row number, the row's queries or why it has none, what is left out of it)."""
     place, file, number, row = item
     try:
-        return file, number, _queries(row, place, SHARD_NAME.sub("", Path(file).stem), source, stored)
+        return file, number, *_queries(row, place, SHARD_NAME.sub("", Path(file).stem), source, stored)
     except (BadRow, media.MediaError) as bad:
-        return file, number, str(bad)
+        return file, number, str(bad), []
     except records.RecordError as error:
-        return file, number, f"unfit value: {error}"
+        return file, number, f"unfit value: {error}", []
 
 
 def _pool(items: Iterable[Item], source: Source, threads: int) -> Pool:
-    """All rows, in order. An id that comes back has to ask the same again, and is then a repeat."""
+    """All rows, in order. A row with the id of an earlier one has to ask the same, and is then a repeat."""
     stored = lru_cache(CHECKS_KEPT)(partial(media.stored, source.media))
     outcomes = _in_order(partial(_outcome, source=source, stored=stored), items, threads)
     taken: dict[str, tuple[str, str]] = {}
-    queries, rejects, count, repeats = [], [], 0, 0
-    for file, number, found in tqdm(outcomes, source.name, unit=" rows", disable=None):
+    queries, rejects, left_out, count, repeats = [], [], Counter(), 0, 0
+    for file, number, result, parts in tqdm(outcomes, source.name, unit=" rows", disable=None):
         count += 1
-        if type(found) is list:
-            asked = (found[0].prompt, found[0].group)
-            known = taken.setdefault(found[0].id, asked)
-            if known == asked:
-                queries += found if known is asked else []
-                repeats += known is not asked
+        if type(result) is list:
+            left_out.update(parts)
+            question = (result[0].prompt, result[0].group)
+            known = taken.setdefault(result[0].id, question)
+            if known == question:
+                queries += result if known is question else []
+                repeats += known is not question
                 continue
-            found = f"duplicate id: an earlier row asks something else as {found[0].id!r}"
-        rejects.append(Reject(source.name, file, number, found[:300]))
-    return Pool(_grouped(queries), tuple(rejects), count, repeats)
+            result = f"duplicate id: an earlier row asks something else as {result[0].id!r}"
+        rejects.append(Reject(source.name, file, number, result[:300]))
+    return Pool(_grouped(queries), tuple(rejects), count, repeats, left_out)
 
 
 def faults(rejects: Iterable[Reject]) -> Counter[str]:
@@ -267,11 +296,12 @@ def faults(rejects: Iterable[Reject]) -> Counter[str]:
 
 def _ready(source: Source) -> Source:
     """`source` with its media folder in full, or one sentence on what is wrong with it."""
-    if source.layout not in ROW_FORMATS:
-        raise SourceError(f"{source.name}: layout {source.layout!r} is unknown; give {' or '.join(ROW_FORMATS)}.")
+    for name, value, allowed in (("layout", source.layout, ROW_FORMATS), ("turns", source.turns, TURNS)):
+        if value not in allowed:
+            raise SourceError(f"{source.name}: {name} {value!r} is unknown. Give {' or '.join(allowed)}.")
     folder = storage.path(source.media).resolve()
     if not folder.is_dir():
-        raise SourceError(f"{source.name}: the media folder {folder} is not there; create or mount it.")
+        raise SourceError(f"{source.name}: the media folder {folder} is not there. Create or mount it.")
     return replace(source, media=folder)
 
 
@@ -286,8 +316,8 @@ def _finish(items: Iterable[Item], source: Source, rejects: Path, max_reject_sha
         kinds = faults(pool.rejects).most_common(3)
         raise SourceError(
             f"{source.name}: {len(pool.rejects)} of {pool.rows} rows are unusable, over the allowed share of "
-            f"{max_reject_share:g}, mostly {', '.join(f'{kind} ({count})' for kind, count in kinds)}: "
-            f"see {rejects}, then repair the source or raise the share."
+            f"{max_reject_share:g}, mostly {', '.join(f'{kind} ({count})' for kind, count in kinds)}. "
+            f"See {rejects}, then repair the source or raise the share."
         )
     return pool
 
@@ -300,7 +330,7 @@ def read(
     limit: int | None = None,
     threads: int = 2,
 ) -> Pool:
-    """The pool in some Parquet, JSON or JSON Lines files, up to `limit` rows; rejects go to a file.
+    """The pool in Parquet, JSON or JSON Lines files, up to `limit` rows; rejects go to a file.
 
     The same files in the same order give the same pool, whatever `threads` is.
     """
@@ -317,13 +347,13 @@ def read_folder(
 ) -> Pool:
     """One query per picture below `source.media`, or per folder of frames when `clips`; all ask `prompt`.
 
-    Rows are counted in natural order of their paths. Hidden files do not count; any other file that is
-    no picture, and any empty folder of clips, is a reject.
+    Rows are counted in natural order of their paths. Hidden files are ignored; any other file that is
+    not a picture, and any empty folder of clips, is a reject.
     """
     source = _ready(source)
     base = source.media
-    found = sorted((path for path in base.rglob("*") if _is_row(path, clips)), key=media.natural)
-    names = [path.relative_to(base).as_posix() for path in found]
+    paths = sorted((path for path in base.rglob("*") if _is_row(path, clips)), key=media.natural)
+    names = [path.relative_to(base).as_posix() for path in paths]
     key = "video" if clips else "image"
     items = (
         (f"1.{number}", base.name, number, {"id": name, "prompt": prompt, key: name})

@@ -66,6 +66,7 @@ class BaseModelsParams:
     pool_files: tuple[str, ...]
     pool_media: str
     pool_prompt: str
+    pool_turns: Annotated[str, OneOf(("context", "alone"))]
     pool_size: Count
     pool_max_reject_share: Share
     frames: Annotated[int, Range(1, 512)]

@@ -64,6 +64,19 @@ def test_table_and_figure_need_no_more_than_what_was_measured(here, names):
     assert ("| kmeans | 10,000 | 2.0 | 4.0 | 3.00 | 1.50 |" in text) == ("growth" in names)
     assert ("grow as N^" in text) == ("growth" in names)
     assert (here / "reports/benchmarks/curation.png").is_file() == ("growth" in names)
+    assert benchmark.EARLIER not in text
+
+
+def test_engines_start_alike_and_label_all_points():
+    x = np.random.default_rng(0).standard_normal((400, benchmark.D)).astype(np.float32)
+    engines = benchmark.engines(x, x)
+    inertia = [benchmark.inertia(x, engine(5)) for engine in engines.values()]
+    assert len(inertia) == 2
+    assert inertia[0] == pytest.approx(inertia[1], rel=0.01)
+
+
+def test_figures_of_the_earlier_version_are_marked():
+    assert benchmark.EARLIER in benchmark.table({"machine": {benchmark.OWN_LOOP: "int8"}})
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "reports" / "benchmarks").glob("curation.json")), ids=lambda f: f.stem)

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from drawings import drawing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from mmrlhf_core.data.records import Query
-from mmrlhf_study.curation import cluster, dedup
+from mmrlhf_study.curation import dedup
 
 
 def unit(x):
@@ -59,13 +58,9 @@ def test_more_probes_find_more():
     assert counts[0] < counts[1] <= counts[2] == len(all_pairs(x, 0.85))
 
 
-@pytest.mark.parametrize("cosine", [0.9, 0.9005, 0.95])
-def test_bfloat16_finds_what_float32_finds(monkeypatch, cosine):
-    x = planted(700, 300, cosine=cosine)
-    wanted = dedup.near_pairs(x, 0.9, probes=3, seed=0)
-    monkeypatch.setattr(cluster, "precision", lambda n: torch.bfloat16)
-    assert dedup.near_pairs(x, 0.9, probes=3, seed=0).tolist() == wanted.tolist()
-    assert len(wanted) > 100
+def test_a_cosine_that_equals_the_threshold_is_near():
+    x = unit(np.array([[1, 0], [1, 0], [0, 1]]))
+    assert dedup.near_pairs(x, 1, probes=1, seed=0).tolist() == [[0, 1]]
 
 
 def test_bad_threshold():
@@ -117,12 +112,6 @@ def test_planted_shares_by_hand():
     assert dedup.planted_shares(rows, dedup.keep_first(rows, near)) == (2, 2, 1)
 
 
-def test_a_sweep_ends_with_nothing_dropped():
-    rows = [query("a", media=("a",)), replace(query("a~crop", media=("b",)), plant="a"), query("c", media=("c",))]
-    pairs, cosine = np.array([[0, 1], [0, 2]]), np.array([0.99, 0.9])
-    assert dedup.sweep(rows, ["a", "b", "c"], pairs, cosine, [0.8, 0.95, 1]) == [(0.8, 1, 0.5), (0.95, 1, 1), (1, 0, 0)]
-
-
 def test_thumbnails_agree_through_tint_and_noise_and_not_between_pictures(media):
     with Image.open(media / "p00.png") as picture:
         first, changed = picture.convert("RGB"), picture.point(lambda value: min(value + 20, 255))
@@ -145,14 +134,5 @@ def test_agreement_and_cosines_of_pairs(media):
     assert dedup.pair_cosines(x, pairs) == pytest.approx([x[0] @ x[6], x[2] @ x[8]], abs=2e-3)
 
 
-def test_order_of_rows_does_not_change_exact_pairs():
-    x = planted(200, 30)
-    order = np.random.default_rng(1).permutation(len(x))
-    straight = {tuple(p) for p in dedup.near_pairs(x, 0.9, 1, 0).tolist()}
-    mixed = dedup.near_pairs(x[order], 0.9, 1, 0)
-    assert {tuple(sorted(order[p].tolist())) for p in mixed} == straight
-
-
 def test_a_picture_set_may_be_empty_of_pairs():
     assert dedup.near_pairs(unit(np.eye(8)), 0.9, 1, 0).shape == (0, 2)
-    assert replace(query("a"), media=("z",)).media == ("z",)

@@ -173,6 +173,20 @@ def test_views_of_clips_are_first_and_last():
 def test_a_folder_that_is_no_model(tmp_path):
     with pytest.raises(embed.EmbedError, match=r"holds no open_clip_config.json"):
         embed.load(str(tmp_path))
+    for content in ("null", '{"model_cfg": null, "preprocess_cfg": {}}', '{"model_cfg": {}}'):
+        (tmp_path / embed.CONFIG).write_text(content)
+        with pytest.raises(embed.EmbedError, match="model_cfg and preprocess_cfg"):
+            embed.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("note", ["null", "[]", '{"key": 1}'])
+def test_a_shard_with_a_damaged_note_is_made_again(encoder, media, whole, tmp_path, note):
+    out = copy(whole, tmp_path)
+    (out / "000002.json").write_text(note)
+    with pytest.raises(embed.EmbedError, match=r"000002.npy is not finished"):
+        embed.read(PATHS, out, size=4)
+    embed.embed(encoder, PATHS, media, out, workers=0, size=4, batch=4)
+    assert json.loads((out / "000002.json").read_text()) == json.loads((whole / "000002.json").read_text())
 
 
 def test_command_line(clip, media, tmp_path, capsys):

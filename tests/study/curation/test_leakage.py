@@ -56,7 +56,7 @@ def test_a_planted_picture_is_found_by_its_hash(change, tmp_path):
 
 
 def test_a_planted_picture_is_found_by_its_embedding_and_thumbnail(tmp_path, monkeypatch):
-    monkeypatch.setattr(leakage, "SIDE", 7)
+    monkeypatch.setattr(leakage, "COMPARED", 7)
     a, b = unit(0, 20), unit(1, 20)
     b[12] = a[18] + np.float16(0.003)
     b[13] = a[17]  # near by embedding alone: another picture
@@ -74,15 +74,6 @@ def test_equal_bits_by_hand():
     b = np.stack([a[0], a[0]])
     b[1, 0], b[1, 31] = 0b1010_0000, 1
     assert leakage.equal_bits(a, b).tolist() == [[1.0, 1 - 3 / 256]]
-
-
-def test_best_agrees_with_all_at_once(monkeypatch):
-    a, b = unit(0, 50), unit(1, 33)
-    whole = leakage.cosines(a, b)
-    monkeypatch.setattr(leakage, "SIDE", 8)
-    place, score = leakage.best(a, b, leakage.cosines)
-    assert (place == whole.argmax(1)).all()
-    assert np.allclose(score, whole.max(1))
 
 
 def query(name, prompt, answer, media=("a.png",)):

@@ -45,25 +45,24 @@ def test_a_folder_of_pictures_is_a_pool_with_its_rejects(project):
     assert not (project / "data/pool/media").exists()
 
 
-def test_published_files_are_a_pool(project):
-    (project / "media").mkdir()
-    Image.new("RGB", (64, 64)).save(project / "media/a.png")
-    storage.write_json(
-        "rows.json",
-        [
-            {
-                "id": "x",
-                "image": "a.png",
-                "conversations": [
-                    {"from": "human", "value": "<image>\nwhat is it?"},
-                    {"from": "gpt", "value": "a square"},
-                ],
-            }
-        ],
-    )
-    querypool.build("conversations", "data/pool", files=("rows.json",), media="media")
-    (query,), _ = querypool.read("data/pool")
-    assert (query.prompt, query.answer) == ("what is it?", "a square")
+def test_a_folder_may_hold_rows_beside_media_and_texts(project):
+    turns = [("human", "<image> what ?"), ("gpt", "a square"), ("human", "why ?"), ("gpt", "so")]
+    row = {"image": "a.png", "system": "Be kind .", "conversations": [{"from": a, "value": b} for a, b in turns]}
+    storage.write_json("mix/rows.json", [row])
+    Image.new("RGB", (64, 64)).save(project / "mix/a.png")
+    storage.write_text("mix/README.md", "# Rows")
+    pool = querypool.build("conversations", "data/pool", files=("mix",), media="mix", max_reject_share=0)
+    assert [query.prompt for query in pool.queries] == ["what ?", "User: what ?\nAssistant: a square\nUser: why ?"]
+    assert pool.left_out == {".md file": 1, ".png file": 1, "system text": 1}
+    alone = querypool.build("conversations", "data/pool", files=("mix",), media="mix", turns="alone")
+    assert [query.prompt for query in alone.queries] == ["what ?", "why ?"]
+
+
+def test_a_pool_that_does_not_say_where_its_media_are(project):
+    for content in (None, [], {"folder": None}):
+        storage.write_json("data/pool/media.json", content)
+        with pytest.raises(ValueError, match="names no folder of media"):
+            querypool.read("data/pool")
 
 
 def test_an_unknown_kind_is_named(project):

@@ -25,6 +25,8 @@ def query(prompt="what is it ?", answer="x", modality="image", category=""):
         ("what is it ?", "x" * 128, "short"),
         ("is there a big bus ?", "yes", "short"),
         ("what is it ?", "  ", ""),
+        ("User: which ? (a) red (b) blue\nAssistant: red\nUser: why ?", "x", "short"),
+        ("User: why ?\nAssistant: so\nUser: which ? (a) red (b) blue", "x", "mcq"),
     ],
 )
 def test_class_by_options_and_answer_length(prompt, answer, wanted):
@@ -102,9 +104,9 @@ def test_every_member_of_a_cluster_has_the_same_chance():
 
 def test_a_class_that_runs_out_is_named():
     rows, kinds, clusters = pool(21)
-    with pytest.raises(ValueError, match=r"'mcq' ran out: 8 queries are wanted and 7 are left .*0: 1, 1: 1"):
+    with pytest.raises(ValueError, match=r"'mcq' ran out: 8 .* 7 .*0: 1, 1: 1"):
         sample.draw(rows, kinds, clusters, {"mcq": 8}, 0)
-    with pytest.raises(ValueError, match=r"'video' ran out: 1 queries are wanted and 0 are left .*none"):
+    with pytest.raises(ValueError, match=r"'video' ran out: 1 .* 0 .*none"):
         sample.draw(rows, kinds, clusters, {"video": 1}, 0)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import threading
-import time
 import warnings
 import zlib
 from dataclasses import replace
@@ -19,13 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_project import ROOT
 
 from mmrlhf_core.data import media, records, rows, storage
 from mmrlhf_study.curation import sources
 from mmrlhf_study.curation.sources import Source, SourceError
-
-REAL = ROOT.parent / "shared/data"  # real rows, when they are at hand
 
 
 def picture(colour: str = "red", kind: str = "PNG", size: tuple[int, int] = (8, 6)) -> bytes:
@@ -88,11 +84,14 @@ def line(row: Any) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-def read(base: Path, lines: list[bytes], layout: str = "conversations", share: float = 1, **more: Any) -> sources.Pool:
+def read(
+    base: Path, lines: list[bytes], layout: str = "conversations", share: float = 1, turns: str = "context", **more: Any
+) -> sources.Pool:
     """The pool in some JSON lines beside the media folder."""
     file = base.parent / f"rows-{threading.get_ident()}.jsonl"
     file.write_bytes(b"".join(lines))
-    return sources.read([file], Source("pool", layout, base), base.parent / "rejects.parquet", share, **more)
+    source = Source("pool", layout, base, turns=turns)
+    return sources.read([file], source, base.parent / "rejects.parquet", share, **more)
 
 
 GOOD = [
@@ -152,6 +151,18 @@ BAD = {
     "one mark, two pictures": (
         talk("<image> ?", "ho", image=["red.png", "blue.jpg"]),
         "marks do not fit: 1 marks for 2",
+    ),
+    "mark of a clip beside a picture": (
+        talk("what does <video> do ?", "ho", image="red.png"),
+        "mark without a picture: '<video>' in the text of turn 1",
+    ),
+    "mark in an answer that becomes context": (
+        talk("<image> what ?", "an <image> tag", "why ?", "so", image="red.png"),
+        "mark without a picture: '<image>' in the text of turn 2",
+    ),
+    "speaker of wrong type": (
+        {"image": "red.png", "conversations": [{"from": {"deep": [1]}, "value": "hi"}]},
+        "turns out of order: turn 1 is from",
     ),
     "question before its picture": (
         talk("hi", "ho", "<image> ?", "ho", image="red.png"),
@@ -234,23 +245,42 @@ def test_the_topic_is_the_file_without_its_shard(folder):
         assert [query.topic for query in pool.queries] == [topic]
 
 
-def test_turns_become_queries_that_each_keep_the_picture(folder):
-    [one, two, three] = read(
-        folder, [line(talk("<image>\nWhat ?", "A car .", "Which colour ?", "Red .", "Sure ?", image="red.png"))]
-    ).queries
-    assert [q.id for q in (one, two, three)] == ["pool/row@1.1#1", "pool/row@1.1#2", "pool/row@1.1#3"]
-    assert [q.prompt for q in (one, two, three)] == ["What ?", "Which colour ?", "Sure ?"]
-    assert [q.answer for q in (one, two, three)] == ["A car .", "Red .", ""]
-    assert {(q.media, q.modality, q.group, q.category) for q in (one, two, three)} == {
+def test_turns_become_queries_that_keep_the_picture_and_the_turns_before(folder):
+    rows = [line(talk("<image>\nWhat ?", "A car .", "Which colour ?", "Red .", "Sure ?", image="red.png"))]
+    queries = read(folder, rows).queries
+    assert [q.id for q in queries] == ["pool/row@1.1#1", "pool/row@1.1#2", "pool/row@1.1#3"]
+    assert [q.answer for q in queries] == ["A car .", "Red .", ""]
+    assert {(q.media, q.modality, q.group, q.category) for q in queries} == {
         (("red.png",), "image", storage.sha256_bytes(picture())[:16], "")
     }
+    before = "User: What ?\nAssistant: A car .\nUser: Which colour ?"
+    assert [q.prompt for q in queries] == ["What ?", before, before + "\nAssistant: Red .\nUser: Sure ?"]
+    alone = read(folder, rows, turns="alone").queries
+    assert [q.prompt for q in alone] == ["What ?", "Which colour ?", "Sure ?"]
+    assert [(q.id, q.answer, q.media, q.group) for q in alone] == [(q.id, q.answer, q.media, q.group) for q in queries]
+
+
+def test_an_answer_that_is_no_context_may_name_a_mark(folder):
+    row = line(talk("<image> what ?", "an <image> tag", image="red.png"))
+    assert read(folder, [row]).queries[0].answer == "an <image> tag"
+
+
+def test_dropped_system_texts_and_missing_answers_are_counted(folder):
+    spoken = talk("<image> what ?", "a car", "why ?", None, image="red.png")
+    first = spoken | {"conversations": [{"from": "system", "value": "Be kind ."}, *spoken["conversations"]]}
+    pool = read(folder, [line(first), line(spoken | {"system": "Be kind ."}), line(talk("hi", "ho", image="red.png"))])
+    assert pool.left_out == {"system text": 2, "missing answer": 2}
+    assert [q.id for q in pool.queries][::2] == ["pool/row@1.1#1", "pool/row@1.2#1", "pool/row@1.3"]
+    given = [line(PREFERENCE | {"system": "Be kind ."}), line(PREFERENCE | {"id": "r"})]
+    assert read(folder, given, "preferences").left_out == {"system text": 1}
 
 
 def test_a_turn_sees_the_pictures_shown_so_far(folder):
     row = talk("<image> What ?", "A .", "And <image> here ?", "B .", image=["red.png", "blue.jpg"])
     one, two = read(folder, [line(row)]).queries
     assert (one.prompt, one.media, one.modality) == ("What ?", ("red.png",), "image")
-    assert (two.prompt, two.media, two.modality) == ("And [image 2] here ?", ("red.png", "blue.jpg"), "images")
+    assert (two.media, two.modality) == (("red.png", "blue.jpg"), "images")
+    assert two.prompt == "User: What ?\nAssistant: A .\nUser: And [image 2] here ?"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +291,7 @@ def test_a_turn_sees_the_pictures_shown_so_far(folder):
         ("<image>\nWhat ?", "What ?"),
         ("What ?\n<image>", "What ?"),
         ("<image>\n<image>\nWhich ?", "Which ?"),
-        ("<video>What ?<video>", "What ?"),
+        ("the tag <video> ?", "the tag <video> ?"),
         ("In <image>, find v .", "In [image 1], find v ."),
         ("First: <image>\nSecond: <image>\nWhich ?", "First: [image 1]\nSecond: [image 2]\nWhich ?"),
         ("<image> is left of <image> ?", "[image 1] is left of [image 2] ?"),
@@ -273,10 +303,10 @@ def test_marks_leave_the_prompt_or_get_a_number(text, plain):
     assert sources.plain_prompt(text) == plain
 
 
-def test_marks_in_long_blank_text_take_no_time():
-    begin = time.perf_counter()
-    sources.plain_prompt("<image>" + " " * 200_000 + "x" + " " * 200_000 + "<image>y")
-    assert time.perf_counter() - begin < 1
+def test_either_mark_stands_for_a_clip(folder):
+    table = [talk(f"{mark}\nWhat ?", "It .", video="clip") for mark in ("<video>", "<image>")]
+    assert [query.prompt for query in read(folder, [line(row) for row in table]).queries] == ["What ?"] * 2
+    assert sources.plain_prompt("In <video> , what ?", clip=True) == "In [video 1] , what ?"
 
 
 def test_a_clip_is_its_frames_in_natural_order(folder):
@@ -387,10 +417,10 @@ def test_a_folder_of_pictures_and_a_folder_of_clips(folder, tmp_path):
         ("set", 2, "unreadable picture: 'clip2/f11.png'"),
         ("set", 3, "zero frames: 'clip3'"),
     ]
-    flat = sources.read_folder("What is it ?", False, replace(source, category="long"), tmp_path / "r.parquet", 0.5)
+    flat = sources.read_folder("What is it ?", False, source, tmp_path / "r.parquet", 0.5)
     names = ["clip1/f9.png", "clip1/f11.png", "clip2/f9.png", "clip10/f9.png", "clip10/f11.png"]
     assert [q.media for q in flat.queries] == [(name,) for name in names]
-    assert {(q.category, q.prompt, q.modality) for q in flat.queries} == {("long", "What is it ?", "image")}
+    assert {(q.category, q.prompt, q.modality) for q in flat.queries} == {("", "What is it ?", "image")}
     assert [(r.row, r.reason) for r in flat.rejects] == [(4, "unreadable picture: 'clip2/f11.png'")]
 
 
@@ -400,7 +430,7 @@ def test_over_the_share_reading_stops_and_names_the_reasons_and_the_file(folder)
     with pytest.raises(SourceError) as caught:
         read(folder, lines, share=0.39)
     assert "pool: 4 of 10 rows are unusable, over the allowed share of 0.39" in str(caught.value)
-    assert "mostly unreadable picture (3), no media (1): see " in str(caught.value)
+    assert "mostly unreadable picture (3), no media (1). " in str(caught.value)
     assert str(folder.parent / "rejects.parquet") in str(caught.value)
     assert len(records.read(folder.parent / "rejects.parquet", records.Reject)) == 4
 
@@ -424,22 +454,39 @@ def test_what_is_not_there_or_breaks_off_is_one_sentence(folder, tmp_path):
     says("goes on after its JSON array", data=b"[" + GOOD[0] + b"]\n" + GOOD[1])
     pq.write_table(pa.table({"id": ["a"] * 1000}), tmp_path / "rows")
     says("breaks off after row 0", data=(tmp_path / "rows").read_bytes()[:-20])
-    says("layout 'chat' is unknown; give conversations or preferences", given=replace(source, layout="chat"))
+    says("layout 'chat' is unknown. Give conversations or preferences", given=replace(source, layout="chat"))
+    says("turns 'both' is unknown. Give context or alone", given=replace(source, turns="both"))
     says("the media folder", given=replace(source, media=tmp_path / "gone"))
-    with pytest.raises(SourceError, match="matches"):
-        sources.find(tmp_path, "**/*.jsonl")
 
 
 def test_files_are_found_in_natural_order_and_rows_keep_their_file(folder, tmp_path):
-    for name in ("part-10.jsonl", "part-9.jsonl", "part-1.jsonl"):
+    for name in ("part-10.jsonl", "part-9.jsonl", "deep/part-1.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(GOOD[0] + b"{\n")
-    files = sources.find(tmp_path, "*.jsonl")
+    files, _ = sources.row_files(str(tmp_path))
     assert [file.name for file in files] == ["part-1.jsonl", "part-9.jsonl", "part-10.jsonl"]
     source = Source("pool", "conversations", folder)
     pool = sources.read(files, source, tmp_path / "r.parquet", 0.5)
     assert [q.id for q in pool.queries] == ["pool/row@1.1", "pool/row@2.1", "pool/row@3.1"]
     assert [(r.file, r.row) for r in pool.rejects] == [(file.name, 2) for file in files]
     assert sources.read(files, source, tmp_path / "r.parquet", 0.5, limit=3).queries == pool.queries[:2]
+
+
+def test_of_a_folder_only_files_of_rows_are_read_and_the_others_are_counted(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    others = ("README.md", "a.png", "b/c.png", "LICENSE", ".gitattributes", ".cache/x.json")
+    names = ("rows.json", "b/rows.parquet", "rows.jsonl")
+    for name in (*names, *others):
+        (tmp_path / "pool" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pool" / name).write_bytes(b"[]")
+    files, left_out = sources.row_files(str(tmp_path / "pool"))
+    assert [file.relative_to(tmp_path / "pool").as_posix() for file in files] == sorted(names)
+    assert left_out == {".md file": 1, ".png file": 2, "LICENSE file": 1}
+    assert sources.row_files(str(tmp_path / "pool/LICENSE")) == ([tmp_path / "pool/LICENSE"], {})
+    for name in names:
+        (tmp_path / "pool" / name).unlink()
+    with pytest.raises(SourceError, match=r"no .json, .jsonl, .parquet file, only .png file \(2\)"):
+        sources.row_files(str(tmp_path / "pool"))
 
 
 def test_a_pool_is_found_locally_or_in_the_hub_cache_or_named(tmp_path, monkeypatch):
@@ -449,33 +496,16 @@ def test_a_pool_is_found_locally_or_in_the_hub_cache_or_named(tmp_path, monkeypa
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
-    snapshot = tmp_path / "hub/datasets--some--pool/snapshots/0123456789abcdef"
-    snapshot.mkdir(parents=True)
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs/main").write_text(snapshot.name)
+    repository = tmp_path / "hub/datasets--some--pool"
+    for folder in ("snapshots/0123456789abcdef", "refs"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs/main").write_text("0123456789abcdef")
     assert sources.locate("data/mine") == tmp_path / "data/mine"
-    assert sources.locate("some/pool") == snapshot
+    assert sources.locate("some/pool") == repository / "snapshots/0123456789abcdef"
     for absent in ("other/pool", "data/a/b/c", ""):
         with pytest.raises(SourceError) as caught:
             sources.locate(absent)
-        text = str(caught.value)
-        assert repr(absent) in text
-        assert str(tmp_path / absent) in text
-        assert str(tmp_path / "hub") in text
-        assert "`mini`" in text
-
-
-def test_work_is_done_in_order_with_few_items_in_flight():
-    drawn, given = [], []
-
-    def work(number: int) -> int:
-        time.sleep(0.002 * (number % 3))
-        return number
-
-    for number in sources._in_order(work, (drawn.append(number) or number for number in range(200)), 2):
-        given.append(number)
-        assert len(drawn) - len(given) <= 2 * sources.AHEAD
-    assert given == list(range(200))
+        assert all(text in str(caught.value) for text in (repr(absent), str(tmp_path / absent), str(tmp_path / "hub")))
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -577,19 +607,3 @@ def test_large_files_do_not_sit_in_memory(folder, tmp_path, monkeypatch):
     with pytest.raises(SourceError, match="breaks off in row 1"):
         list(rows.read(tmp_path / "rows.json"))
     assert max(seen) < 20_000
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real sample rows are not at hand")
-def test_real_rows_are_read(tmp_path):
-    for name in ("mm_reward_bench.sample.jsonl", "vl_reward_bench.sample.jsonl"):
-        table = [json.loads(text) for text in (REAL / name).read_text(encoding="utf-8").splitlines()]
-        base = tmp_path / name
-        for row in table:
-            place = base / row.get("image", row.get("video", "") + "/frame1.png")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(picture((zlib.crc32(str(place).encode()) % 256, len(row["prompt"]) % 256, 0)))
-        source = Source("real", "preferences", base)
-        pool = sources.read([REAL / name], source, tmp_path / "r.parquet", 0)
-        assert pool.rows == len(table) == len(pool.queries) + pool.repeats
-        assert {query.id for query in pool.queries} == {f"real/{row['id']}" for row in table}
-        assert [q.prompt for q in pool.queries] == [*{row["id"]: row["prompt"] for row in table}.values()]
