@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mmrlhf_core.data.records import SCALES, Query, Ranking, Response
-from mmrlhf_study.annotation import agreement, bias, bradley_terry
+from mmrlhf_study.annotation import agreement, biases, bradley_terry
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 
 INTERVAL_COLUMNS = ("value", "low", "high")
@@ -58,8 +58,8 @@ def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
                 lambda o, n=n: agreement.kappa(o.reshape(*o.shape[:-1], n, agreement.SCALE_POINTS**2)),
             ),
             "equals majority": (agreement.leave_one_out(rated), agreement.share),
-            "bias": (bias.per_rater(rated), lambda o: bias.mean_and_sd(o)[..., 0]),
-            "spread": (bias.per_rater(rated), lambda o: bias.mean_and_sd(o)[..., 1]),
+            "bias": (biases.per_rater(rated), lambda o: biases.mean_and_sd(o)[..., 0]),
+            "spread": (biases.per_rater(rated), lambda o: biases.mean_and_sd(o)[..., 1]),
         }
         for name, (counts, statistic) in measures.items():
             found = _rows(rated.names, bootstrap(counts, statistic, draws, seed))
@@ -76,8 +76,8 @@ def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: 
     """
     if table.empty:
         return pd.DataFrame(columns=list(INTERVAL_COLUMNS))
-    y, query = table["overall"].to_numpy(float), bias.codes(table["query"])
-    sheet, response = bias.codes(table["query"], table["annotator"]), bias.codes(table["response"])
+    y, query = table["overall"].to_numpy(float), biases.codes(table["query"])
+    sheet, response = biases.codes(table["query"], table["annotator"]), biases.codes(table["response"])
     length = np.log2(table["response"].map(texts).str.len().clip(lower=1)).to_numpy()
     asked = {
         "length (per doubling)": (length, sheet),
@@ -85,7 +85,7 @@ def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: 
         "list (per 100 queries)": (table["item"].to_numpy(float) / 100, response),
     }
     found = [
-        _rows([name], bootstrap(bias.moments(y, x, within, query), bias.slope, draws, seed))
+        _rows([name], bootstrap(biases.moments(y, x, within, query), biases.slope, draws, seed))
         for name, (x, within) in asked.items()
     ]
     return pd.concat(found)
@@ -108,7 +108,7 @@ def longer_table(
     parts = []
     for name in ("all", *sorted(set(group))):
         mine = np.ones(len(group_), bool) if name == "all" else group_ == name
-        counts = bias.longer_wins(lengths_[mine], np.array(wins)[mine], pd.factorize(np.array(cluster)[mine])[0])
+        counts = biases.longer_wins(lengths_[mine], np.array(wins)[mine], pd.factorize(np.array(cluster)[mine])[0])
         parts.append(_rows([name], bootstrap(counts, agreement.share, draws, seed)).assign(pairs=int(mine.sum())))
     return pd.concat(parts)
 
@@ -177,7 +177,7 @@ def enough_table(
     wide = table[table["response"].isin(set(responses))].pivot_table("overall", "response", "annotator").dropna()
     if wide.empty:
         return pd.DataFrame(columns=["annotators", *INTERVAL_COLUMNS], dtype=float)
-    query = bias.codes(table.drop_duplicates("response").set_index("response").loc[wide.index, "query"])
+    query = biases.codes(table.drop_duplicates("response").set_index("response").loc[wide.index, "query"])
     target = np.array([truth[name] for name in wide.index])
     found = bradley_terry.curve(wide.to_numpy(), target, query, repeats, seed)
     low, high = np.quantile(found, (0.025, 0.975), axis=-1)

@@ -5,7 +5,7 @@ import pytest
 
 from mmrlhf_core.data.records import SCALES, Pair
 from mmrlhf_study.annotation import report
-from mmrlhf_study.chapters import annotation_summary
+from mmrlhf_study.chapters import annotation
 from mmrlhf_study.chapters.intervals import Estimate
 
 ENDS = list(report.INTERVAL_COLUMNS)
@@ -34,7 +34,7 @@ BIASES = by_name(("length", -1.0, -1.2, -0.8), ("list", 0.1, -0.1, 0.3))
 
 
 def test_one_sentence_per_finding_with_its_numbers():
-    said = annotation_summary.sentences(AGREED, STRENGTHS, ENOUGH, INVERTED, CASES, LONGER, BIASES)
+    said = annotation.sentences(AGREED, STRENGTHS, ENOUGH, INVERTED, CASES, LONGER, BIASES)
     assert said[3] == "On the safety queries alone, ethics has alpha 0.50 [0.40, 0.60]."
     assert said[4] == "The strongest responder is a at 1.00 [0.90, 1.10], the weakest b at -1.00 [-1.10, -0.90]."
     assert said[5] == "Pairs ordered as the truth orders them, by number of judgements: 1: 0.500, 3: 0.500."
@@ -48,14 +48,14 @@ def test_one_sentence_per_finding_with_its_numbers():
 @pytest.mark.parametrize(("low", "high", "side"), [(0.2, 0.4, "less often"), (0.4, 0.6, "about as often as not")])
 def test_what_an_interval_does_not_show_is_not_said(low, high, side):
     longer = by_name(("all", 0.5, low, high))
-    assert side in annotation_summary.sentences(AGREED, STRENGTHS, ENOUGH, INVERTED, CASES, longer, BIASES)[6]
+    assert side in annotation.sentences(AGREED, STRENGTHS, ENOUGH, INVERTED, CASES, longer, BIASES)[6]
 
 
 def test_published_pairs_leave_only_what_they_hold():
     one = STRENGTHS[:1]
-    said = annotation_summary.sentences(AGREED[:0], one, ENOUGH[:0], INVERTED[:0], CASES[:0], LONGER, BIASES[:0])
+    said = annotation.sentences(AGREED[:0], one, ENOUGH[:0], INVERTED[:0], CASES[:0], LONGER, BIASES[:0])
     assert len(said) == 1
-    heads = annotation_summary.headlines(
+    heads = annotation.headlines(
         AGREED[:0], INVERTED[:0], CASES[:0], Estimate(0.7, 0.6, 0.8), "published pairs"
     )
     assert [(head.label, head.world) for head in heads] == [("Share of possible pairs kept", "published pairs")]
@@ -64,5 +64,5 @@ def test_published_pairs_leave_only_what_they_hold():
 def test_right_share_by_hand():
     pairs = [Pair("q", a, b) for a, b in (("x", "y"), ("y", "z"), ("z", "x"), ("x", "w"))]
     scores = {"x": 3.0, "y": 2.0, "z": 1.0, "w": 3.0}  # x > y and y > z are right, z > x is wrong, x and w are equal
-    assert annotation_summary.right_share(pairs, scores) == pytest.approx(2 / 3)
-    assert annotation_summary.right_share(pairs, {}) is None
+    assert annotation.right_share(pairs, scores) == pytest.approx(2 / 3)
+    assert annotation.right_share(pairs, {}) is None
