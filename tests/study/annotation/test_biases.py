@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from mmrlhf_study.annotation import agreement, biases
+from mmrlhf_study.annotation import biases
 from mmrlhf_study.annotation.agreement import Ratings
 from mmrlhf_study.chapters import intervals
 
@@ -55,10 +55,3 @@ def test_the_slope_is_the_fixed_effects_regression():
 def test_x_that_never_differs_within_its_group_has_no_slope():
     group = np.array([0, 0, 1, 1])
     assert np.isnan(biases.slope(biases.moments(np.arange(4.0), np.array([1.0, 1, 2, 2]), group, group).sum(0)))
-
-
-def test_longer_wins_counts_only_pairs_of_different_length():
-    lengths = np.array([[5, 3], [5, 3], [3, 5], [4, 4]])
-    counts = biases.longer_wins(lengths, np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]))
-    assert counts.toarray().tolist() == [[1, 2], [1, 1]]
-    assert agreement.share(counts.sum(0)).tolist() == [2 / 3]
