@@ -26,8 +26,9 @@ from random import Random
 import numpy as np
 
 from mmrlhf_core.data import published, storage
-from mmrlhf_study.annotation import agreement, report
+from mmrlhf_study.annotation import agreement
 from mmrlhf_study.annotation.records import Judgement
+from mmrlhf_study.chapters import annotation as chapter
 from mmrlhf_study.tools import exports
 
 OUT = "reports/benchmarks/annotation.json"
@@ -82,8 +83,8 @@ def measure(part: str, file: str) -> dict:
         table = agreement.frame(rows)
         counts = {
             "judgements": len(rows),
-            "intervals": len(report.agreement_table(table, category, DRAWS, 0))
-            + len(report.annotator_table(table, DRAWS, 0)),
+            "intervals": len(chapter.agreement_table(table, category, DRAWS, 0))
+            + len(chapter.annotator_table(table, DRAWS, 0)),
         }
     taken = {"wall": time.perf_counter() - begun, "cpu": time.process_time() - cpu}
     return counts | taken | {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

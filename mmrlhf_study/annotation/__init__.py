@@ -1,1 +1,1 @@
-"""From judgements to pairs: agreement, biases, strengths, views, and forms for people to fill in."""
+"""From judgements to pairs: agreement, biases, strengths, judges and cards."""

@@ -1,7 +1,7 @@
-"""How well annotators agree: kappa, Krippendorff's alpha, leave-one-out, as what `intervals.bootstrap` takes.
+"""How well annotators agree: kappa, Krippendorff's alpha and leave-one-out, in the form `intervals.bootstrap` takes.
 
-Every statistic here is a function of counts that add up over queries, so a bootstrap draw is a weighting of queries and
-1,000 draws are one sparse product.
+Every statistic here is a function of counts that add up over queries. A bootstrap sample is then a weight per query,
+and 1,000 samples are one sparse product.
 
 Shapes: n ratings, U units (responses), R raters, Q clusters (queries), V scale points, C cells.
 """
@@ -47,13 +47,29 @@ def cells(clusters: np.ndarray, columns: np.ndarray, weights: np.ndarray, n_colu
     return sparse.csr_array((np.asarray(weights, float), (clusters, columns)), shape=shape)
 
 
+def side_by_side(clusters: np.ndarray, *values: np.ndarray) -> sparse.csr_array:
+    """Sums of each of these values per cluster, one column each, [Q, C]; all values are [n]."""
+    n = len(values)
+    columns = np.tile(np.arange(n), len(clusters))
+    return cells(np.repeat(clusters, n), columns, np.stack(values, -1).ravel(), n)
+
+
+def _value_counts(rated: Ratings, points: int) -> np.ndarray:
+    """How often each value was given to each unit, [U, V]."""
+    counts = np.zeros((rated.units.max() + 1, points))
+    np.add.at(counts, (rated.units, rated.values), 1)
+    return counts
+
+
 # ---------------------------------------------------------------- Krippendorff's alpha
 
 
 def coincidences(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_array:
-    """Coincidences of values per cluster, [Q, V * V]: ordered pairs of ratings of a unit, over its ratings less one."""
-    counts = np.zeros((rated.units.max() + 1, points))
-    np.add.at(counts, (rated.units, rated.values), 1)
+    """Coincidences of values per cluster, [Q, V * V].
+
+    Each ordered pair of ratings of a unit counts 1 / (m − 1), where m is the number of ratings of that unit.
+    """
+    counts = _value_counts(rated, points)
     cluster = np.zeros(len(counts), int)
     cluster[rated.units] = rated.clusters
     m = counts.sum(-1)
@@ -64,7 +80,7 @@ def coincidences(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_array
 
 
 def alpha(coincidence: np.ndarray, metric: str = "ordinal", points: int = SCALE_POINTS) -> np.ndarray:
-    """Krippendorff's α = 1 − D_o / D_e from coincidences [..., V * V]; nan where all values are the same.
+    """Krippendorff's α = 1 − D_o / D_e from coincidences [..., V * V]; NaN where all values are the same.
 
     `metric` is "ordinal" (distance of mid-ranks), "interval" (distance of values) or "nominal" (same or not).
     """
@@ -105,7 +121,7 @@ def doubles(rated: Ratings) -> Doubles:
 
 
 def kappa(confusion: np.ndarray, weights: str = "quadratic", points: int = SCALE_POINTS) -> np.ndarray:
-    """Cohen's κ = 1 − Σ w o / Σ w e from confusion counts [..., V * V]; nan where no disagreement is possible.
+    """Cohen's κ = 1 − Σ w o / Σ w e from confusion counts [..., V * V]; NaN where no disagreement is possible.
 
     `weights`: "none" (every disagreement counts 1), "linear" (|i − j|), "quadratic" ((i − j)²).
     """
@@ -113,9 +129,10 @@ def kappa(confusion: np.ndarray, weights: str = "quadratic", points: int = SCALE
 
 
 def _sums(weights: str, points: int) -> np.ndarray:
-    """What κ needs of confusion counts, all linear in them: [V * V, 2 V + 2].
+    """The linear map from confusion counts to the sums that κ needs, [V * V, 2 V + 2].
 
-    Counts of the first rater's values times w, of the second one's values, the weighted disagreements, all counts.
+    The sums are: w times the counts of the first rater's values, the counts of the second rater's values, the weighted
+    disagreements, and the number of ratings.
     """
     if weights not in ("none", "linear", "quadratic"):
         raise ValueError(f"No weights {weights!r}. Give none, linear or quadratic.")
@@ -126,7 +143,7 @@ def _sums(weights: str, points: int) -> np.ndarray:
 
 
 def _kappa(sums: np.ndarray) -> np.ndarray:
-    """κ from what `_sums` makes of the counts, [..., 2 V + 2] to [...]."""
+    """κ from the sums of `_sums`, [..., 2 V + 2] to [...]."""
     points = sums.shape[-1] // 2 - 1
     expected = sum(sums[..., value] * sums[..., points + value] for value in range(points))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -134,19 +151,19 @@ def _kappa(sums: np.ndarray) -> np.ndarray:
 
 
 def pairwise(rated: Ratings, weights: str = "quadratic", points: int = SCALE_POINTS) -> sparse.csr_array:
-    """What κ needs of every two raters that share units, per cluster, [Q, P * (2 V + 2)].
+    """The sums that κ needs for each of the P pairs of raters with units in common, per cluster, [Q, P * (2 V + 2)].
 
-    Twelve sums instead of 25 counts, and only for raters who met: 50 raters and 1,000 draws would fill 500 MB else.
+    Twelve sums instead of 25 counts, for these pairs only: 25 counts for every pair of 50 raters would take 500 MB.
     """
-    two, n = doubles(rated), len(rated.names)
-    met, pair = np.unique(two.raters[:, 0] * n + two.raters[:, 1], return_inverse=True)
-    column = (pair * points + two.values[:, 0]) * points + two.values[:, 1]
-    counts = cells(two.clusters, column, np.ones(len(column)), len(met) * points**2)
-    return counts @ sparse.kron(sparse.eye_array(len(met)), _sums(weights, points), "csr")
+    both, n = doubles(rated), len(rated.names)
+    pairs, pair = np.unique(both.raters[:, 0] * n + both.raters[:, 1], return_inverse=True)
+    column = (pair * points + both.values[:, 0]) * points + both.values[:, 1]
+    counts = cells(both.clusters, column, np.ones(len(column)), len(pairs) * points**2)
+    return counts @ sparse.kron(sparse.eye_array(len(pairs)), _sums(weights, points), "csr")
 
 
 def mean_kappa(sums: np.ndarray, points: int = SCALE_POINTS) -> np.ndarray:
-    """Mean κ over every two raters (Light), weighted by their shared units; [..., P * (2 V + 2)] to [...]."""
+    """Mean κ over the pairs of raters (Light), weighted by their common units; [..., P * (2 V + 2)] to [...]."""
     sums = sums.reshape(*sums.shape[:-1], -1, 2 * points + 2)
     each = _kappa(sums)
     n = np.where(np.isnan(each), 0, sums[..., -1])
@@ -155,12 +172,12 @@ def mean_kappa(sums: np.ndarray, points: int = SCALE_POINTS) -> np.ndarray:
 
 
 def against_others(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_array:
-    """Confusion counts of each rater (rows of κ) with all others taken together, per cluster, [Q, R * V * V]."""
-    two, n = doubles(rated), len(rated.names)
-    first = (two.raters[:, 0] * points + two.values[:, 0]) * points + two.values[:, 1]
-    second = (two.raters[:, 1] * points + two.values[:, 1]) * points + two.values[:, 0]
-    both = np.concatenate((two.clusters, two.clusters))
-    return cells(both, np.concatenate((first, second)), np.ones(len(both)), n * points**2)
+    """Confusion counts of each rater (rows of κ) with all others together, per cluster, [Q, R * V * V]."""
+    both, n = doubles(rated), len(rated.names)
+    first = (both.raters[:, 0] * points + both.values[:, 0]) * points + both.values[:, 1]
+    second = (both.raters[:, 1] * points + both.values[:, 1]) * points + both.values[:, 0]
+    clusters = np.concatenate((both.clusters, both.clusters))
+    return cells(clusters, np.concatenate((first, second)), np.ones(len(clusters)), n * points**2)
 
 
 # ---------------------------------------------------------------- leave one out
@@ -171,9 +188,7 @@ def leave_one_out(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_arra
 
     The majority is the single most frequent value among the others; ratings of units without one are not counted.
     """
-    counts = np.zeros((rated.units.max() + 1, points))
-    np.add.at(counts, (rated.units, rated.values), 1)
-    others = counts[rated.units]
+    others = _value_counts(rated, points)[rated.units]
     others[np.arange(len(others)), rated.values] -= 1
     top = others.max(-1)
     counted = (top > 0) & ((others == top[:, None]).sum(-1) == 1)
@@ -184,7 +199,7 @@ def leave_one_out(rated: Ratings, points: int = SCALE_POINTS) -> sparse.csr_arra
 
 
 def share(counts: np.ndarray) -> np.ndarray:
-    """Hits over tries from cells that alternate between the two, [..., C * 2] to [..., C]."""
+    """Hits divided by tries; the two alternate in the columns, [..., C * 2] to [..., C]."""
     pairs = counts.reshape(*counts.shape[:-1], -1, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return pairs[..., 0] / pairs[..., 1]

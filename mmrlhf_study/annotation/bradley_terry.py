@@ -1,4 +1,4 @@
-"""Strengths of models from who beats whom, and how a judge's order differs from people's.
+"""Strengths of models from pairwise wins, and how the order of a judge differs from the order of people.
 
 P(i beats j) = σ(s_i − s_j); a tie is half a win for each. Shapes: M models, Q queries.
 """
@@ -22,8 +22,8 @@ def wins(rankings: Iterable[Ranking], model_of: Mapping[str, str], models: Seque
     code = {model: i for i, model in enumerate(models)}
     cluster, column, weight = [], [], []
     for number, ranking in enumerate(rankings):
-        named = [(code.get(model_of[one]), rank) for one, rank in zip(ranking.responses, ranking.ranks, strict=True)]
-        for (i, rank_i), (j, rank_j) in combinations([row for row in named if row[0] is not None], 2):
+        coded = [(code.get(model_of[name]), rank) for name, rank in zip(ranking.responses, ranking.ranks, strict=True)]
+        for (i, rank_i), (j, rank_j) in combinations([row for row in coded if row[0] is not None], 2):
             half = 0.5 * ((rank_i <= rank_j) + (rank_i < rank_j))
             cluster += [number, number]
             column += [i * len(models) + j, j * len(models) + i]
@@ -34,7 +34,7 @@ def wins(rankings: Iterable[Ranking], model_of: Mapping[str, str], models: Seque
 def strengths(counts: np.ndarray) -> np.ndarray:
     """Maximum-likelihood strengths with mean 0 from wins [..., M * M], by Newton's method, [..., M].
 
-    A set of models that never loses to the rest has no finite strength: in a bootstrap sample it gets `LIMIT`.
+    Models that never lose to the others have no finite strength; in a bootstrap sample they get `LIMIT`.
     """
     m = round(counts.shape[-1] ** 0.5)
     w = counts.reshape(*counts.shape[:-1], m, m)
@@ -52,16 +52,19 @@ def strengths(counts: np.ndarray) -> np.ndarray:
 
 
 def require_connected(counts: np.ndarray, models: Sequence[str]) -> None:
-    """Refuse wins from which strengths cannot be had: every model has to beat every other through some chain."""
+    """Refuse wins that give no finite strengths: each model must beat each other one, if only through a chain."""
     graph = np.asarray(counts).reshape(len(models), len(models)) > 0
     parts, label = connected_components(graph, directed=True, connection="strong")
     if parts > 1:
-        sets = [", ".join(m for m, one in zip(models, label, strict=True) if one == part) for part in range(parts)]
-        raise ValueError(f"No finite strengths: nobody of one set beat anybody of another ({' | '.join(sets)}).")
+        sets = [", ".join(m for m, own in zip(models, label, strict=True) if own == part) for part in range(parts)]
+        raise ValueError(
+            f"No finite strengths: of these sets of models one never beats another: {' | '.join(sets)}. "
+            "Compare more responses or leave models out."
+        )
 
 
 def inversions(ranking: Ranking, scores: Mapping[str, float]) -> tuple[int, int, int]:
-    """(pairs a judge orders the other way, pairs it does not tell apart, pairs of different rank) of one ranking."""
+    """(pairs a judge orders the other way, pairs it scores equally, pairs of different rank) of one ranking."""
     other = tied = total = 0
     for (a, rank_a), (b, rank_b) in combinations(zip(ranking.responses, ranking.ranks, strict=True), 2):
         if rank_a != rank_b:
@@ -79,22 +82,22 @@ def order_agreement(scores: np.ndarray, truth: np.ndarray, queries: np.ndarray) 
     hit = total = 0.0
     for step in range(1, int(np.bincount(queries).max())):
         same = queries[:-step] == queries[step:]
-        asked = np.sign(truth[:-step] - truth[step:])[same]
+        right = np.sign(truth[:-step] - truth[step:])[same]
         given = np.sign(scores[:-step] - scores[step:])[same]
-        total += np.count_nonzero(asked)
-        hit += 0.5 * np.sum((asked != 0) * (1 + asked * given))
+        total += np.count_nonzero(right)
+        hit += 0.5 * np.sum((right != 0) * (1 + right * given))
     return hit / total
 
 
 def curve(scores: np.ndarray, truth: np.ndarray, queries: np.ndarray, repeats: int, seed: int) -> np.ndarray:
     """Order agreement of the mean of 1, 2, .. R randomly chosen annotators with `truth`, [R, repeats].
 
-    `scores` [n, R] holds everyone's score of each response: how many judgements are enough?
+    `scores` [n, R] holds the score that each annotator gave each response.
     """
     rng, count = np.random.default_rng(seed), scores.shape[1]
-    found = np.empty((count, repeats))
+    agreement = np.empty((count, repeats))
     for i in range(repeats):
         panel = rng.permutation(count)
         running = scores[:, panel].cumsum(-1)
-        found[:, i] = [order_agreement(running[:, m], truth, queries) for m in range(count)]
-    return found
+        agreement[:, i] = [order_agreement(running[:, m], truth, queries) for m in range(count)]
+    return agreement

@@ -1,6 +1,6 @@
 """One annotation campaign in MiniWorld from end to end: judge, check, rank, repair ties, expand reasons.
 
-The published files hold only its outcome; `from_published` puts that into the same shape.
+Published files hold only the pairs of a campaign; `from_pairs` gives these the same form.
 """
 
 from collections import defaultdict
@@ -21,33 +21,33 @@ Sheets = dict[tuple[str, str], Sheet]  # by (query, annotator)
 
 @dataclass(frozen=True)
 class Campaign:
-    """Everything that came out of it."""
+    """All records of a campaign."""
 
     queries: tuple[Query, ...]
     responses: tuple[Response, ...]
     judgements: tuple[Judgement, ...]
     rankings: tuple[Ranking, ...]  # the panel's first, then each annotator's
     critiques: tuple[Critique, ...]
-    checked: int  # sheets an expert looked at
-    returned: int  # of these, done again
+    checked: int  # sheets that an expert checked
+    returned: int  # of these, sheets that were annotated again
 
     @property
     def panel(self) -> list[Ranking]:
-        return [one for one in self.rankings if one.annotator == "panel"]
+        return [ranking for ranking in self.rankings if ranking.annotator == "panel"]
 
 
 def by_query(responses: Iterable[Response]) -> dict[str, list[Response]]:
     """The responses to each query, in order."""
     groups = defaultdict(list)
-    for one in responses:
-        groups[one.query].append(one)
+    for response in responses:
+        groups[response.query].append(response)
     return dict(groups)
 
 
 def _repair(
     ranking: Ranking, query: Query, responses: Sequence[Response], sheets: Mapping[str, Sheet], seed: int
 ) -> tuple[Ranking, Response] | None:
-    """The ranking of a full tie with the response that breaks it, or None where nothing is to be done or can be."""
+    """A full tie with the response that breaks it; None for any other ranking, and where no response can break it."""
     if set(ranking.ranks) != {1}:
         return None
     good = fmean(one.overall for sheet in sheets.values() for one in sheet.judgements) >= annotators.GOOD
@@ -59,32 +59,27 @@ def _repair(
 
 
 def _critiques(sheets: Iterable[Sheet]) -> list[Critique]:
-    """For each response of a query the reason of its typical judgement, expanded by the writer that knows the scene."""
+    """For each response of a query the reason of its typical judgement, in short and written out from the scene."""
     given: dict[str, list[tuple[Judgement, str]]] = defaultdict(list)
     for sheet in sheets:
         for one, expanded in zip(sheet.judgements, sheet.expanded, strict=True):
             given[one.response].append((one, expanded))
-    found = []
+    critiques = []
     for response, rows in given.items():
-        chosen = pairing.typical(one for one, _ in rows)
-        expanded = next(text for one, text in rows if one is chosen)
-        found.append(Critique(response, chosen.query, chosen.annotator, chosen.reason, expanded, "truth"))
-    return found
+        chosen = pairing.typical(judgement for judgement, _ in rows)
+        expanded = next(text for judgement, text in rows if judgement is chosen)
+        critiques.append(Critique(response, chosen.query, chosen.annotator, chosen.reason, expanded, "truth"))
+    return critiques
 
 
 def simulate(
-    people: Sequence[Annotator],
-    queries: Sequence[Query],
-    responses: Sequence[Response],
-    each: int,
-    shared: int,
-    check_share: float,
-    seed: int,
-) -> Campaign:
-    """Every response judged by `each` annotators (by all in `shared` queries), a share checked, full ties repaired."""
-    asked, said = {query.id: query for query in queries}, by_query(responses)
-    first = annotators.collect(people, queries, said, each, shared, seed)
-    again, experts = annotators.check(first, people, queries, said, check_share, seed)
+    people: Sequence[Annotator], queries: Sequence[Query], responses: Sequence[Response], each: int, shared: int,
+    check_share: float, seed: int,
+) -> Campaign:  # fmt: skip
+    """`each` annotators judge every response (all in `shared` queries); a share is checked, full ties are repaired."""
+    by_id, answers = {query.id: query for query in queries}, by_query(responses)
+    first = annotators.collect(people, queries, answers, each, shared, seed)
+    again, experts = annotators.check(first, people, queries, answers, check_share, seed)
     final: dict[str, dict[str, Sheet]] = defaultdict(dict)
     for (query, name), sheet in (first | again).items():
         final[query][name] = sheet
@@ -92,10 +87,10 @@ def simulate(
     panel, added, critiques, extra = [], [], [], []
     for query, sheets in final.items():
         ranking, late = pairing.panel([sheet.ranking for sheet in sheets.values()]), {}
-        if repaired := _repair(ranking, asked[query], said[query], sheets, seed):
+        if repaired := _repair(ranking, by_id[query], answers[query], sheets, seed):
             ranking, response = repaired
             item = {name: sheet.judgements[0].item for name, sheet in sheets.items()}
-            late = {n: annotators.annotate(named[n], asked[query], [response], item[n], item[n], seed) for n in sheets}
+            late = {n: annotators.annotate(named[n], by_id[query], [response], item[n], item[n], seed) for n in sheets}
             added.append(response)
             extra += late.values()
         panel.append(ranking)
@@ -113,7 +108,7 @@ def simulate(
 
 
 def from_pairs(queries: Sequence[Query], responses: Sequence[Response], pairs: Sequence[Pair]) -> Campaign:
-    """What published pairs say of a campaign: each response's reason, and the order where the pairs are a whole one."""
+    """The campaign behind published pairs: each response's reason, and the order where the pairs form a ranking."""
     critiques: dict[str, Critique] = {}
     for pair in pairs:
         for name, reason in ((pair.chosen, pair.chosen_reason), (pair.rejected, pair.rejected_reason)):
@@ -124,20 +119,20 @@ def from_pairs(queries: Sequence[Query], responses: Sequence[Response], pairs: S
     return Campaign(tuple(queries), tuple(responses), (), tuple(orders), tuple(critiques.values()), 0, 0)
 
 
-def truth_scores(made: Campaign) -> dict[str, float]:
+def truth_scores(result: Campaign) -> dict[str, float]:
     """The true overall score of each response; empty unless the queries are of MiniWorld."""
-    if any(query.source not in ("miniworld", "adversarial") for query in made.queries):
+    if any(query.source not in ("miniworld", "adversarial") for query in result.queries):
         return {}
-    return {one.id: float(annotators.verdict(one.text, one.query.partition("~")[0]).score) for one in made.responses}
+    return {one.id: float(annotators.verdict(one.text, one.query.partition("~")[0]).score) for one in result.responses}
 
 
-def write(folder: str | Path, made: Campaign, pairs: Sequence[Pair]) -> None:
-    """All records of a campaign below one folder, whole or not at all."""
+def write(folder: str | Path, result: Campaign, pairs: Sequence[Pair]) -> None:
+    """Write all records of a campaign into one folder, whole or not at all."""
     with storage.writing(folder) as temporary:
         temporary.mkdir()
-        records.write(temporary / "queries.parquet", made.queries, Query)
-        records.write(temporary / "responses.parquet", made.responses, Response)
-        records.write(temporary / "judgements.parquet", made.judgements, Judgement)
-        records.write(temporary / "rankings.parquet", made.rankings, Ranking)
-        records.write(temporary / "critiques.parquet", made.critiques, Critique)
+        records.write(temporary / "queries.parquet", result.queries, Query)
+        records.write(temporary / "responses.parquet", result.responses, Response)
+        records.write(temporary / "judgements.parquet", result.judgements, Judgement)
+        records.write(temporary / "rankings.parquet", result.rankings, Ranking)
+        records.write(temporary / "critiques.parquet", result.critiques, Critique)
         records.write(temporary / "pairs.parquet", pairs, Pair)

@@ -1,4 +1,4 @@
-"""Annotated data counted, and changed on purpose: labels by coin and other pictures, as controls of an experiment."""
+"""Annotated data changed on purpose, as controls of an experiment: coin labels and other pictures; and its counts."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,25 +15,25 @@ from mmrlhf_study.annotation.pairs import clusters
 def counts(data: Sequence[Annotated]) -> pd.DataFrame:
     """Queries, responses, pairs and ties of every part."""
     names = ("responses", "pairs", "ties")
-    rows = [(one.split, 1, *(len(getattr(one, name)) for name in names)) for one in data]
-    made = pd.DataFrame(rows, columns=["part", "queries", *names]).groupby("part").sum()
-    return made.reindex([name for name in SPLITS if name in made.index])
+    rows = [(query.split, 1, *(len(getattr(query, name)) for name in names)) for query in data]
+    table = pd.DataFrame(rows, columns=["part", "queries", *names]).groupby("part").sum()
+    return table.reindex([name for name in SPLITS if name in table.index])
 
 
 def coin_labels(data: Iterable[Annotated], seed: int) -> list[Annotated]:
-    """The same queries, each pair turned around or not by a coin: there is nothing left to learn from them."""
-    found = []
+    """The same queries with each pair turned around or not by a fair coin: no preference is left to learn."""
+    turned = []
     for one in data:
         rng = Random(f"labels {seed} {one.query.id}")
-        turned = (replace(p, chosen=p.rejected, rejected=p.chosen) if rng.random() < 0.5 else p for p in one.pairs)
-        found.append(replace(one, pairs=tuple(turned)))
-    return found
+        pairs = (replace(p, chosen=p.rejected, rejected=p.chosen) if rng.random() < 0.5 else p for p in one.pairs)
+        turned.append(replace(one, pairs=tuple(pairs)))
+    return turned
 
 
 def other_pictures(data: Sequence[Annotated], seed: int) -> list[Annotated]:
-    """The same queries, each with the pictures of another one of the same kind (modality, number, folder).
+    """The same queries, each with the pictures of another query of the same kind (modality, number, folder).
 
-    Near-duplicates are no other pictures. A query whose pictures are the only ones of their kind is left out.
+    Pictures of near-duplicates do not count as other pictures. A query without another one of its kind is left out.
     """
     cluster = clusters([one.query for one in data])
     kinds: dict[tuple, dict[str, tuple[str, ...]]] = defaultdict(dict)
@@ -48,5 +48,5 @@ def other_pictures(data: Sequence[Annotated], seed: int) -> list[Annotated]:
 
 
 def _kind(query: Query) -> tuple[str, int, str]:
-    """What two queries share whose pictures can be exchanged; a clip may have any number of frames."""
+    """Two queries can exchange pictures if they agree in this; clips may differ in the number of frames."""
     return query.modality, len(query.media) * (query.modality != "video"), "".join(query.media[:1]).partition("/")[0]

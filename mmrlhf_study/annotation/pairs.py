@@ -1,4 +1,4 @@
-"""From rankings to pairs: the panel's order, which pairs to make, how many there can be, and which part they go to."""
+"""From rankings to pairs: the panel's order, which pairs to make, how many are possible, and train, dev and test."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,6 @@ from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.curation import links
 
 PAIRINGS = ("all", "hardest", "adjacent")
-CEILING = 167_277  # paper, Tab. 1: 25,762 queries of four answers, 4,235 of three; "over 120k" is what ties leave
 
 
 def latest(judgements: Iterable[Judgement]) -> list[Judgement]:
@@ -27,6 +26,12 @@ def latest(judgements: Iterable[Judgement]) -> list[Judgement]:
     return list(last.values())
 
 
+def dense_ranks(values: Sequence[int | Fraction]) -> tuple[int, ...]:
+    """Ranks without gaps in the order of these values: 1, 1, 3 become 1, 1, 2."""
+    levels = sorted(set(values))
+    return tuple(levels.index(value) + 1 for value in values)
+
+
 def panel(rankings: Sequence[Ranking]) -> Ranking:
     """The order of several annotators' rankings of one query: by mean rank, equal means are ties."""
     ids = sorted(rankings[0].responses)
@@ -36,35 +41,25 @@ def panel(rankings: Sequence[Ranking]) -> Ranking:
     for one in rankings:
         for name, rank in zip(one.responses, one.ranks, strict=True):
             ranks[name].append(rank)
-    means = {name: Fraction(sum(given), len(given)) for name, given in ranks.items()}
-    levels = sorted(set(means.values()))
-    return Ranking(
-        query=rankings[0].query,
-        annotator="panel",
-        responses=tuple(ids),
-        ranks=tuple(levels.index(means[name]) + 1 for name in ids),
-        basis=f"mean rank of {len(rankings)} annotators",
-    )
+    means = [Fraction(sum(given), len(given)) for given in ranks.values()]
+    basis = f"mean rank of {len(rankings)} annotators"
+    return Ranking(rankings[0].query, "panel", tuple(ids), dense_ranks(means), basis)
 
 
 def extended(ranking: Ranking, response: str, repair: str) -> Ranking:
-    """A ranking that was one tie with the written response above it, or the damaged one below."""
+    """A full tie with one more response: a written one above it, or a damaged one below it."""
     if set(ranking.ranks) != {1} or repair not in ("written", "damaged"):
         raise ValueError(f"Only a full tie is repaired, by 'written' or 'damaged'; not {ranking.order} by {repair!r}.")
     rest = 2 if repair == "written" else 1
-    return replace(
-        ranking,
-        responses=(*ranking.responses, response),
-        ranks=(*(rest for _ in ranking.ranks), 3 - rest),
-        repair=repair,
-    )
+    ranks = (*(rest for _ in ranking.ranks), 3 - rest)
+    return replace(ranking, responses=(*ranking.responses, response), ranks=ranks, repair=repair)
 
 
 def typical(judgements: Iterable[Judgement]) -> Judgement:
-    """Of several judgements of one response the one nearest to their mean on all scales; its reason stands for them."""
-    rows = sorted(judgements, key=lambda one: one.annotator)
-    mean = {scale: fmean(getattr(one, scale) for one in rows) for scale in SCALES}
-    return min(rows, key=lambda one: sum(abs(getattr(one, scale) - mean[scale]) for scale in SCALES))
+    """Of several judgements of one response the one nearest to their mean on all scales; its reason is used for all."""
+    rows = sorted(judgements, key=lambda row: row.annotator)
+    mean = {scale: fmean(getattr(row, scale) for row in rows) for scale in SCALES}
+    return min(rows, key=lambda row: sum(abs(getattr(row, scale) - mean[scale]) for scale in SCALES))
 
 
 # ---------------------------------------------------------------- pairs
@@ -85,38 +80,37 @@ def make(
     texts: Mapping[str, str],
     how: str = "all",
 ) -> list[Pair]:
-    """Pairs of responses of different rank: all of them, only best against worst, or only of neighbouring ranks.
+    """Pairs of responses of different rank: all, only best against worst ("hardest"), or only neighbouring ranks.
 
-    The paper takes all; "hardest" is what it says others take, the pairs with the largest difference of rank. `texts`
-    by response: where two models gave the same answer, the same two texts make one pair.
+    The paper takes all and says that others take the hardest. `texts` holds the text of each response: where two models
+    gave the same answer, the same two texts make one pair.
     """
     if how not in PAIRINGS:
         raise ValueError(f"No way {how!r} to make pairs. Give {', '.join(PAIRINGS)}.")
     given = defaultdict(list)
-    for one in latest(judgements):
-        given[one.response].append(one)
+    for judgement in latest(judgements):
+        given[judgement.response].append(judgement)
     scales = ("overall", *SCALES)
-    mean = {name: [fmean(getattr(one, scale) for one in rows) for scale in scales] for name, rows in given.items()}
-    why = {one.response: one.reason for one in critiques}
+    mean = {name: [fmean(getattr(row, scale) for row in rows) for scale in scales] for name, rows in given.items()}
+    why = {critique.response: critique.reason for critique in critiques}
     pairs: dict[tuple[str, str, str], Pair] = {}
     for ranking in rankings:
         for better, worse, steps in ordered(ranking, how):
             key = (ranking.query, texts[better], texts[worse])
             margins = [a - b for a, b in zip(mean[better], mean[worse], strict=True)]
-            told = (why[better], why[worse], steps, *margins, ranking.repair or "ranked")
-            pairs.setdefault(key, Pair(ranking.query, better, worse, *told))
+            rest = (why[better], why[worse], steps, *margins, ranking.repair or "ranked")
+            pairs.setdefault(key, Pair(ranking.query, better, worse, *rest))
     return list(pairs.values())
 
 
 def counts(
     queries: Iterable[Query], rankings: Iterable[Ranking], pairs: Iterable[Pair], texts: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Per class: queries, responses, different texts among them, pairs these allow without ties, pairs there are."""
-    category = {query.id: query.category for query in queries}
-    rows = []
-    for one in rankings:
-        k = len({texts[name] for name in one.responses})
-        head = {"category": category[one.query], "queries": 1, "responses": len(one.responses)}
+    """Per class: queries, responses, different texts, pairs that these texts allow without ties, pairs that exist."""
+    category, rows = {query.id: query.category for query in queries}, []
+    for ranking in rankings:
+        k = len({texts[name] for name in ranking.responses})
+        head = {"category": category[ranking.query], "queries": 1, "responses": len(ranking.responses)}
         rows.append(head | {"different": k, "ceiling": k * (k - 1) // 2})
     table = pd.DataFrame(rows).groupby("category").sum()
     number = pd.Series([category[pair.query] for pair in pairs]).value_counts()
@@ -129,20 +123,20 @@ def counts(
 
 
 def clusters(queries: Sequence[Query]) -> dict[str, str]:
-    """A name for each query that it shares with all that show the same picture or a near-duplicate of it."""
-    together = []
+    """A cluster name for each query; queries with the same picture, or near-duplicates of it, share the name."""
+    linked = []
     for query in queries:
         near = [f"g {query.group}"] * bool(query.group) + [f"q {query.plant}"] * bool(query.plant)
-        together.append([f"q {query.id}", *(f"m {path}" for path in query.media), *near])
-    head = links.heads(together)
+        linked.append([f"q {query.id}", *(f"m {path}" for path in query.media), *near])
+    head = links.heads(linked)
     return {query.id: head[f"q {query.id}"] for query in queries}
 
 
 def split(queries: Sequence[Query], dev: float, test: float, seed: int) -> dict[str, str]:
-    """ "train", "dev" or "test" for each query, so that no picture crosses parts.
+    """ "train", "dev" or "test" for each query, so that no picture is in two parts.
 
-    Clusters of queries come in an order that only the seed and their names decide; the first ones fill test, then dev,
-    to at most their shares.
+    The seed and the names of the queries alone decide the order of the clusters; the first ones fill test, then dev, to
+    at most their shares.
     """
     if not (dev >= 0 and test >= 0 and dev + test < 1):
         raise ValueError(f"Shares dev {dev} and test {test} have to be 0 or more and leave something for train.")

@@ -1,10 +1,12 @@
-"""Preference pairs as the files that other trainers load as they are: TRL, ms-swift, LLaMA-Factory.
+"""Preference pairs as files that other trainers load as they are: TRL, ms-swift, LLaMA-Factory.
 
-All three take one row per pair. Media paths are written below the folder they are given, so a file can be loaded from
-any working directory when that folder is absolute.
+Every file has one row per pair. Media paths are written below the given folder; when that folder is absolute, the files
+load from any working directory. `datasets` takes the columns and types of a JSON Lines file from its first 10 MB: the
+first row of each kind of media therefore leads, and all other rows keep their order.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,36 @@ import pyarrow.parquet as pq
 from mmrlhf_core.data import published, storage
 from mmrlhf_core.data.records import Pair, Query, Response
 
-Joined = Iterator[tuple[Query, str, str]]
+_MARK = re.compile("<(image|video|audio)>")
 
 
-def _joined(queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair]) -> Joined:
-    """(query, better text, worse text) of every pair."""
-    asked, said = {query.id: query for query in queries}, {response.id: response.text for response in responses}
-    for pair in pairs:
-        yield asked[pair.query], said[pair.chosen], said[pair.rejected]
+def _kinds_first(queries: Iterable[Query], pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with the first one of each kind of media in front."""
+    kind, first = {query.id: query.modality for query in queries}, {}
+    for place, pair in enumerate(pairs):
+        first.setdefault(kind[pair.query], place)
+    leading = set(first.values())
+    return [pairs[i] for i in first.values()] + [pair for i, pair in enumerate(pairs) if i not in leading]
 
 
-def _below(folder: str | Path, query: Query) -> list[str]:
-    """The media of a query as paths below `folder`."""
-    return [(Path(folder) / path).as_posix() for path in query.media]
+def _plain(text: str) -> str:
+    """The text with `< image >` for a literal `<image>`, because these marks have no escape.
+
+    LLaMA-Factory refuses a row whose texts hold more marks than the row has media. ms-swift puts media in the place of
+    the first marks and passes the others on; processors such as LLaVA's take each of them for a picture.
+    """
+    return _MARK.sub(r"< \1 >", text)
+
+
+def _joined(
+    queries: Sequence[Query], responses: Iterable[Response], pairs: Sequence[Pair], folder: str | Path
+) -> Iterator[tuple[Query, list[str], str, str, str]]:
+    """(query, media paths, prompt, better text, worse text) of every pair, the texts without marks."""
+    by_id, text = {query.id: query for query in queries}, {response.id: response.text for response in responses}
+    for pair in _kinds_first(queries, pairs):
+        query = by_id[pair.query]
+        paths = [(Path(folder) / path).as_posix() for path in query.media]
+        yield query, paths, *map(_plain, (query.prompt, text[pair.chosen], text[pair.rejected]))
 
 
 def write_lines(target: str | Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -37,59 +56,37 @@ def write_lines(target: str | Path, rows: Iterable[dict[str, Any]]) -> None:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-# ---------------------------------------------------------------- TRL
-
-
 def _message(role: str, text: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
 
 
+# ---------------------------------------------------------------- TRL
+
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_CHAT_FEATURE = {
-    "feature": {"role": {"dtype": "string", "_type": "Value"}, "content": {"dtype": "string", "_type": "Value"}},
-    "_type": "List",
-}
+_PICTURES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+_FEATURES = {"images": [{"_type": "Image"}]}  # makes `datasets` open the pictures; this form is read by 3.x and later
 _TRL = pa.schema(
-    [
-        ("prompt", _CHAT),
-        ("chosen", _CHAT),
-        ("rejected", _CHAT),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-    ],
-    {  # what makes `datasets.load_dataset("parquet", ...)` open the pictures
-        "huggingface": json.dumps(
-            {
-                "info": {
-                    "features": {
-                        **dict.fromkeys(("prompt", "chosen", "rejected"), _CHAT_FEATURE),
-                        "images": {"feature": {"_type": "Image"}, "_type": "List"},
-                    }
-                }
-            }
-        )
-    },
+    {"prompt": _CHAT, "chosen": _CHAT, "rejected": _CHAT, "images": _PICTURES},
+    {"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 
 
 def write_trl(
-    target: str | Path,
-    queries: Sequence[Query],
-    responses: Sequence[Response],
-    pairs: Sequence[Pair],
+    target: str | Path, queries: Sequence[Query], responses: Iterable[Response], pairs: Sequence[Pair],
     folder: str | Path,
-) -> None:
+) -> None:  # fmt: skip
     """Parquet for `trl.DPOTrainer`: conversations `prompt`, `chosen`, `rejected`, and `images` that open themselves.
 
-    TRL knows no clips: their frames are written as pictures.
+    TRL has no column for clips: their frames are written as pictures.
     """
     rows = [
         {
-            "prompt": _message("user", query.prompt),
+            "prompt": _message("user", prompt),
             "chosen": _message("assistant", better),
             "rejected": _message("assistant", worse),
-            "images": [{"bytes": None, "path": path} for path in _below(folder, query)],
+            "images": [{"bytes": None, "path": path} for path in paths],
         }
-        for query, better, worse in _joined(queries, responses, pairs)
+        for _, paths, prompt, better, worse in _joined(queries, responses, pairs, folder)
     ]
     with storage.writing(target) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, _TRL), temporary, compression="zstd")
@@ -98,67 +95,57 @@ def write_trl(
 # ---------------------------------------------------------------- ms-swift and LLaMA-Factory
 
 
-def _marked(query: Query) -> str:
-    """The prompt with one mark per picture, or one for a clip, in front."""
-    marks = "<video>" if query.modality == "video" else "<image>" * len(query.media)
-    return marks + query.prompt
+def _media(query: Query, paths: list[str]) -> tuple[str, dict[str, list]]:
+    """(the marks to put before the prompt, the columns `images` and `videos`); a clip is a list of frame files."""
+    if query.modality == "video":
+        return "<video>", {"images": [], "videos": [paths]}
+    return "<image>" * len(paths), {"images": paths, "videos": []}
 
 
 def swift_rows(
-    queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair], folder: str | Path
+    queries: Sequence[Query], responses: Iterable[Response], pairs: Sequence[Pair], folder: str | Path
 ) -> Iterator[dict[str, Any]]:
-    """Rows for `swift rlhf --rlhf_type dpo`: `messages` ends with the better answer; a clip is its folder of frames."""
-    for query, better, worse in _joined(queries, responses, pairs):
-        messages = _message("user", _marked(query)) + _message("assistant", better)
-        row: dict[str, Any] = {"messages": messages, "rejected_response": worse}
-        paths = _below(folder, query)
-        if query.modality == "video":
-            row["videos"] = [str(Path(paths[0]).parent)]
-        elif paths:
-            row["images"] = paths
-        yield row
+    """Rows for `swift rlhf --rlhf_type dpo`: `messages` ends with the better answer."""
+    for query, paths, prompt, better, worse in _joined(queries, responses, pairs, folder):
+        marks, media = _media(query, paths)
+        messages = _message("user", marks + prompt) + _message("assistant", better)
+        yield {"messages": messages, "rejected_response": worse, **media}
 
 
 LLAMA_FACTORY = {  # one entry of dataset_info.json
     "formatting": "sharegpt",
     "ranking": True,
-    "columns": {
-        "messages": "conversations",
-        "chosen": "chosen",
-        "rejected": "rejected",
-        "images": "images",
-        "videos": "videos",
-    },
+    "columns": {"messages": "conversations"} | {name: name for name in ("chosen", "rejected", "images", "videos")},
 }
 
 
 def llama_factory_rows(
-    queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair], folder: str | Path
+    queries: Sequence[Query], responses: Iterable[Response], pairs: Sequence[Pair], folder: str | Path
 ) -> Iterator[dict[str, Any]]:
-    """Rows for LLaMA-Factory's `sharegpt` form with `ranking`; a clip is a list of frames."""
-    for query, better, worse in _joined(queries, responses, pairs):
-        clip, paths = query.modality == "video", _below(folder, query)
+    """Rows for LLaMA-Factory's `sharegpt` form with `ranking`."""
+    for query, paths, prompt, better, worse in _joined(queries, responses, pairs, folder):
+        marks, media = _media(query, paths)
         yield {
-            "conversations": [{"from": "human", "value": _marked(query)}],
+            "conversations": [{"from": "human", "value": marks + prompt}],
             "chosen": {"from": "gpt", "value": better},
             "rejected": {"from": "gpt", "value": worse},
-            "images": [] if clip else paths,
-            "videos": [paths] if clip else [],
+            **media,
         }
 
 
 def write_all(
-    target: str | Path,
-    queries: Sequence[Query],
-    responses: Sequence[Response],
-    pairs: Sequence[Pair],
+    target: str | Path, queries: Sequence[Query], responses: Sequence[Response], pairs: Sequence[Pair],
     folder: str | Path,
-) -> None:
-    """A folder with the pairs in every form: the published one, TRL, ms-swift, LLaMA-Factory with its index."""
+) -> None:  # fmt: skip
+    """A folder with the pairs in every form: the published one, TRL, ms-swift, LLaMA-Factory with its index.
+
+    The published form has only the key of the media that a row has, as its readers expect, and its texts as they are.
+    """
     rows = (queries, responses, pairs)
     with storage.writing(target) as temporary:
         temporary.mkdir()
-        write_lines(temporary / "dpo_pairs.jsonl", published.lines(*rows))
+        lines = published.lines(queries, responses, _kinds_first(queries, pairs))
+        write_lines(temporary / "dpo_pairs.jsonl", lines)
         write_trl(temporary / "trl.parquet", *rows, folder)
         write_lines(temporary / "swift.jsonl", swift_rows(*rows, folder))
         write_lines(temporary / "llama_factory.jsonl", llama_factory_rows(*rows, folder))

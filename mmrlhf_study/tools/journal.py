@@ -1,7 +1,7 @@
-"""Judgements of people, appended to one file and on disk before anybody is told so.
+"""Judgements of people, appended to one file; work is confirmed only after it is on disk.
 
 One line is one annotator's work on one query. Tabs, kernels and machines that share the file take turns through a lock,
-so nothing is doubled; a line that was cut by a crash was never confirmed and is cleared away by the next one.
+so no work is saved twice. A crash can cut the last line; it was never confirmed, and the next line replaces it.
 """
 
 import fcntl
@@ -18,12 +18,12 @@ from mmrlhf_study.annotation.records import Judgement
 
 
 class JournalError(ValueError):
-    """A journal holds a line that is no work of this kind."""
+    """A journal holds a line that is no annotation, or work does not fit together."""
 
 
 @contextmanager
 def _locked(file: Path) -> Iterator[BinaryIO]:
-    """The journal, opened and ours alone; its folder knows of it on disk."""
+    """The journal, opened under a lock; a new file is recorded in its folder on disk first."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = not file.exists()
     with open(file, "ab+") as stream:
@@ -36,7 +36,7 @@ def _locked(file: Path) -> Iterator[BinaryIO]:
 
 
 def _lines(data: bytes, file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal; what follows the last line end was never confirmed."""
+    """The complete lines of a journal; text after the last line end was never confirmed."""
     rows = []
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
         try:
@@ -53,11 +53,11 @@ def _lines(data: bytes, file: Path) -> list[dict[str, Any]]:
 def append(file: str | Path, judgements: list[Judgement], ranking: Ranking) -> bool:
     """Write one annotator's work on one query and wait for the disk; False when it is there already."""
     file, row = Path(file), {"annotator": ranking.annotator, "query": ranking.query}
-    if {(one.annotator, one.query) for one in judgements} != {(ranking.annotator, ranking.query)}:
+    if {(row.annotator, row.query) for row in judgements} != {(ranking.annotator, ranking.query)}:
         raise JournalError("The judgements and the ranking are not of the same annotator and query.")
-    if sorted(one.response for one in judgements) != sorted(ranking.responses):
+    if sorted(row.response for row in judgements) != sorted(ranking.responses):
         raise JournalError("The judgements and the ranking are not of the same responses.")
-    row |= {"judgements": [asdict(one) for one in judgements], "ranking": asdict(ranking)}
+    row |= {"judgements": [asdict(judgement) for judgement in judgements], "ranking": asdict(ranking)}
     with _locked(file) as stream:
         stream.seek(0)
         data = stream.read()
@@ -78,7 +78,7 @@ def read(file: str | Path) -> tuple[list[Judgement], list[Ranking]]:
     judgements, rankings = [], []
     for number, row in enumerate(_lines(file.read_bytes(), file), 1):
         try:
-            judgements += [Judgement(**one) for one in row["judgements"]]
+            judgements += [Judgement(**fields) for fields in row["judgements"]]
             order = row["ranking"]
             rankings.append(Ranking(**order | {name: tuple(order[name]) for name in ("responses", "ranks")}))
         except (RecordError, TypeError, KeyError) as error:
@@ -88,4 +88,4 @@ def read(file: str | Path) -> tuple[list[Judgement], list[Ranking]]:
 
 def done(file: str | Path, annotator: str) -> set[str]:
     """The queries this annotator has finished."""
-    return {one.query for one in read(file)[1] if one.annotator == annotator}
+    return {ranking.query for ranking in read(file)[1] if ranking.annotator == annotator}

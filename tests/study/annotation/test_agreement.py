@@ -130,7 +130,7 @@ def test_pairwise_kappa_is_scikit_learns_pair_by_pair(weights, theirs):
         each.append(cohen_kappa_score(*values, weights=theirs, labels=range(5)))
         numbers.append(len(shared))
     sums = total(agreement.pairwise(rated, weights))
-    assert agreement._kappa(sums.reshape(-1, 12)) == pytest.approx(each)
+    assert agreement.mean_kappa(sums.reshape(-1, 12)) == pytest.approx(each)  # a row of sums for each two raters
     assert agreement.mean_kappa(sums) == pytest.approx(np.average(each, weights=numbers))
 
 

@@ -66,7 +66,7 @@ def test_the_interval_holds_the_truth_and_the_order():
 
 def test_models_that_never_lose_are_refused_and_a_draw_without_maximum_stays_finite():
     counts = np.array([[0, 2, 2], [0, 0, 1], [0, 1, 0]]).ravel()
-    with pytest.raises(ValueError, match=r"No finite strengths: nobody of one set beat anybody of another \(.*b, c"):
+    with pytest.raises(ValueError, match="b, c"):
         bradley_terry.require_connected(counts, MODELS[:3])
     bradley_terry.require_connected(np.array([0, 1, 1, 0]), MODELS[:2])
     assert np.isfinite(bradley_terry.strengths(counts.astype(float))).all()

@@ -1,33 +1,17 @@
 """A whole campaign in a small pool: every tie that can be is repaired, files come back, the same seed repeats it."""
 
-from random import Random
-
+import annotation_world as world
 import pytest
 
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Response
 from mmrlhf_study.annotation import campaign, pairs
-from mmrlhf_study.miniworld import annotators, pool, questions, truth
-
-QUERIES = pool.draw_pool(6, 90)
-
-
-def answers(query, shares=(0.1, 0.5, 0.9)) -> list[Response]:
-    one, rows = questions.question(query.id), []
-    for k, right in enumerate(shares):
-        rng = Random(f"{query.id} {k}")
-        text = one.answer if rng.random() < right else truth.corrupt(one, rng.choice(truth.corruptions(one)), k)
-        rows.append(Response(f"{query.id}/{k}", query.id, f"r{k}", text))
-    return rows
-
-
-def run(said: list[Response], seed: int = 0) -> campaign.Campaign:
-    return campaign.simulate(annotators.panel(12, 1), QUERIES, said, 3, 10, 0.2, seed)
+from mmrlhf_study.miniworld import questions, truth
 
 
 @pytest.fixture(scope="module")
 def made() -> campaign.Campaign:
-    return run([one for query in QUERIES for one in answers(query)])
+    return world.result()
 
 
 def test_every_response_has_its_judgements_and_one_critique(made):
@@ -35,10 +19,10 @@ def test_every_response_has_its_judgements_and_one_critique(made):
     for one in made.judgements:
         times.setdefault(one.response, set()).add(one.annotator)
     assert times.keys() == {one.id for one in made.responses} == {one.response for one in made.critiques}
-    assert {len(names) for names in times.values()} == {3, 12}
+    assert {len(names) for names in times.values()} == {4, 12}
     assert len(made.critiques) == len(made.responses)
     assert all(one.reason and one.expanded and one.writer == "truth" for one in made.critiques)
-    assert 0 < made.returned < made.checked == round(0.2 * (80 * 3 + 10 * 12))
+    assert 0 < made.returned < made.checked == round(0.2 * (100 * 4 + 20 * 12))
 
 
 def test_ties_are_repaired_the_right_way_round(made):
@@ -56,31 +40,29 @@ def test_ties_are_repaired_the_right_way_round(made):
 
 def test_equally_bad_answers_get_a_written_one():
     said = []
-    for query in QUERIES:
+    for query in world.QUERIES:
         bad = truth.corrupt(questions.question(query.id), truth.corruptions(questions.question(query.id))[-1], 0)
         said += [Response(f"{query.id}/{k}", query.id, f"r{k}", bad) for k in range(3)]
-    kinds = {one.repair for one in run(said).panel}
+    kinds = {one.repair for one in world.run(said).panel}
     assert "written" in kinds
     assert "" not in kinds  # the same text three times is always a tie, and every tie here can be repaired
 
 
 def test_pairs_mostly_agree_with_the_truth_and_never_pair_equal_texts(made):
     text = {one.id: one.text for one in made.responses}
-    found = pairs.make(made.panel, made.judgements, made.critiques, {one.id: one.text for one in made.responses})
     right = wrong = 0
-    for pair in found:
+    for pair in pairs.make(made.panel, made.judgements, made.critiques, text):
         assert text[pair.chosen] != text[pair.rejected]
         a, b = (truth.check(text[name], questions.question(pair.query)).score for name in (pair.chosen, pair.rejected))
         right, wrong = right + (a > b), wrong + (a < b)
     assert wrong < 0.1 * right
-    assert sum(pair.margin for pair in found) > 0
 
 
 def test_the_same_seed_repeats_the_campaign_to_the_byte(made, tmp_path):
     found = pairs.make(made.panel, made.judgements, made.critiques, {one.id: one.text for one in made.responses})
+    said = [one for query in world.QUERIES for one in world.answers(query)]
     campaign.write(tmp_path / "one", made, found)
-    again = run([one for query in QUERIES for one in answers(query)])
-    campaign.write(tmp_path / "two", again, found)
+    campaign.write(tmp_path / "two", world.run(said), found)
     assert storage.sha256_tree(tmp_path / "one") == storage.sha256_tree(tmp_path / "two")
     assert records.read(tmp_path / "one/pairs.parquet", Pair) == found
-    assert run([one for query in QUERIES for one in answers(query)], seed=1) != made
+    assert world.run(said, seed=1) != made

@@ -1,16 +1,11 @@
-"""Responders answer in the order asked, with their own settings; judges read what they are shown."""
+"""Responders answer in the order of the queries, each with its own settings."""
 
-import json
 from pathlib import Path
-
-import pytest
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
-from mmrlhf_core.models.prompts import Prompt
-from mmrlhf_core.rollout import endpoint, generate
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
-from mmrlhf_study.annotation import judge, respond
+from mmrlhf_core.rollout import generate
+from mmrlhf_study.annotation import respond
 from mmrlhf_study.miniworld import pool
 
 
@@ -37,47 +32,3 @@ def test_every_responder_answers_every_query_with_its_own_settings(tmp_path, mon
     assert [settings["temperature"] for _, _, settings in calls] == [1.0, 0.5]
     assert len({settings["seed"] for _, _, settings in calls}) == 2
     assert calls[0][1] == [query.prompt for query in queries]
-
-
-def test_the_checking_judge_asks_about_claims_and_counts_what_it_is_told(monkeypatch):
-    asked = []
-
-    def sample(model, prompts, names, **settings):
-        asked.extend(one.text for one in prompts)
-        return [["at a1 x ? y : right . at b2 x ? y : wrong ."] for _ in prompts]
-
-    monkeypatch.setattr(generate, "sample", sample)
-    prompt = Prompt("what ?")
-    texts = ["at a1 a red circle . at b2 nothing . so the answer is 2 .", "so i must decline .", ""]
-    assert judge.by_checking("model", [prompt] * 3, texts) == [0.5, 0.0, 0.0]
-    assert asked == ["check : at a1 a red circle . at b2 nothing ."]
-    assert judge.by_checking(None, [prompt], [""]) == [0.0]
-
-
-def reply(helpfulness=5) -> str:
-    row = {"helpfulness": helpfulness, "faithfulness": 4, "ethics": 5, "reason": "fine"}
-    return json.dumps({"responses": [row, row], "ranks": [1, 1]})
-
-
-def test_the_endpoint_judge_and_the_writer_send_their_prompts(tmp_path, monkeypatch):
-    sent = []
-
-    def ask(place, messages, cache, seed=None):
-        sent.append(messages[0]["content"][-1]["text"])
-        return Answer(reply(), 1, 1, cached=False)
-
-    monkeypatch.setattr(endpoint, "ask", ask)
-    place = Endpoint("http://nowhere/v1", "some-judge")
-    rows, ranks = judge.by_endpoint(place, "what ?", [], "q", [("q/1", "a dog"), ("q/2", "a cat")], tmp_path)
-    assert [(one.annotator, one.response, one.overall) for one in rows] == [
-        ("some-judge", "q/1", 9),
-        ("some-judge", "q/2", 9),
-    ]
-    assert ranks == (1, 1)
-    assert "Response 2:\na cat" in sent[0]
-    (full,) = judge.expand(place, [("what ?", "a dog", "right .")], tmp_path)
-    assert full.text == reply()
-    assert "Comment: right ." in sent[1]
-    monkeypatch.setattr(endpoint, "ask", lambda *_: Answer(reply(9), 1, 1, cached=False))
-    with pytest.raises(NoAnswer, match="not in the form asked for"):
-        judge.by_endpoint(place, "what ?", [], "q", [("q/1", "a"), ("q/2", "b")], tmp_path)

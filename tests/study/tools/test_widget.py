@@ -19,7 +19,7 @@ class Form:
     """A widget without a browser: what it sends is kept, what a browser would send is given to it."""
 
     def __init__(self, folder: Path, who: str = "bea") -> None:
-        self.one = widget.Annotate(folder / "journal.jsonl", who, QUERIES, RESPONSES, folder)
+        self.one = widget.AnnotationWidget(folder / "journal.jsonl", who, QUERIES, RESPONSES, folder)
         self.sent: list[dict] = []
         self.one.send = lambda content, buffers=None: self.sent.append(content)
 

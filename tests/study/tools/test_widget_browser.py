@@ -41,7 +41,7 @@ Path("{name}.pid").write_text(str(os.getpid()))
 queries = [Query(f"q{{n}}", f"what {{n}} ?", "image", ("a.png",)) for n in range(4)]
 said = ("<script>document.title = 'hurt'</script>", "two")
 responses = [Response(f"{{q.id}}/{{k}}", q.id, f"secret{{k}}", text) for q in queries for k, text in enumerate(said)]
-widget.Annotate("journal.jsonl", "bea", queries, responses, ".")
+widget.AnnotationWidget("journal.jsonl", "bea", queries, responses, ".")
 """
 
 

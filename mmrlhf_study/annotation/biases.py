@@ -1,4 +1,4 @@
-"""What moves scores besides quality: who judges, where a response stands, how long it is, how late it comes.
+"""What changes scores besides quality: the annotator, the place of a response, its length, the time on the job.
 
 Shapes: n ratings, R raters, Q clusters (queries).
 """
@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from mmrlhf_study.annotation.agreement import Ratings, cells
+from mmrlhf_study.annotation.agreement import Ratings, cells, side_by_side
 
 
 def deviations(rated: Ratings) -> np.ndarray:
-    """Each rating minus the mean of the other ratings of its unit, [n]; nan where there is no other."""
+    """Each rating minus the mean of the other ratings of its unit, [n]; NaN where there is no other."""
     total = np.bincount(rated.units, rated.values)[rated.units]
     number = np.bincount(rated.units)[rated.units]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -40,12 +40,11 @@ def moments(y: np.ndarray, x: np.ndarray, within: np.ndarray, clusters: np.ndarr
     """Σ xy and Σ x² per cluster after taking the mean of each `within` group from both, [Q, 2]."""
     number = np.bincount(within)[within]
     x, y = (value - np.bincount(within, value)[within] / number for value in (x, y))
-    columns = np.tile([0, 1], len(x))
-    return cells(np.repeat(clusters, 2), columns, np.stack((x * y, x * x), -1).ravel(), 2)
+    return side_by_side(clusters, x * y, x * x)
 
 
 def slope(sums: np.ndarray) -> np.ndarray:
-    """Least-squares change of y per unit of x, from moments [..., 2]; nan where x never differs."""
+    """Least-squares change of y per unit of x, from moments [..., 2]; NaN where x never differs."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[..., 0] / sums[..., 1]
 
@@ -53,14 +52,3 @@ def slope(sums: np.ndarray) -> np.ndarray:
 def codes(*columns: pd.Series) -> np.ndarray:
     """A number for each different combination of values."""
     return pd.MultiIndex.from_arrays(columns).factorize()[0]
-
-
-def longer_wins(lengths: np.ndarray, wins: np.ndarray, clusters: np.ndarray) -> sparse.csr_array:
-    """Whether the better of each pair is the longer one, and pairs of different length, per cluster, [Q, 2].
-
-    `lengths` [pairs, 2] and `wins` [pairs] in {0, 1}: which of the two is better.
-    """
-    differ = lengths[:, 0] != lengths[:, 1]
-    hit = differ & (lengths.argmax(-1) == wins)
-    columns = np.tile([0, 1], len(wins))
-    return cells(np.repeat(clusters, 2), columns, np.stack((hit, differ), -1).ravel().astype(float), 2)

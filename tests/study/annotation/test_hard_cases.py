@@ -2,22 +2,22 @@
 
 from statistics import fmean
 
-from mmrlhf_study.annotation import cases
+from mmrlhf_study.annotation import hard_cases
 from mmrlhf_study.miniworld import annotators, claims, scenes, truth
 
-CASES = cases.draw(15, 0)
+CASES = hard_cases.draw(15, 0)
 
 
 def test_each_kind_has_its_number_and_the_truth_prefers_the_better():
-    assert [one.kind for one in CASES] == [kind for kind in cases.CASE_KINDS for _ in range(15)]
+    assert [one.kind for one in CASES] == [kind for kind in hard_cases.CASE_KINDS for _ in range(15)]
     for one in CASES:
         assert truth.check(one.better, one.question).order > truth.check(one.worse, one.question).order
         assert one.question.scene.seed in scenes.EVALUATION
-    assert cases.draw(15, 0) == CASES
+    assert hard_cases.draw(15, 0) == CASES
 
 
 def test_the_kinds_are_what_they_say():
-    by_kind = {kind: [one for one in CASES if one.kind == kind] for kind in cases.CASE_KINDS}
+    by_kind = {kind: [one for one in CASES if one.kind == kind] for kind in hard_cases.CASE_KINDS}
     assert all(
         one.question.prompt.endswith("(a) yes (b) no") and one.question.key not in ("yes", "no")
         for one in by_kind["confusing"]
@@ -35,7 +35,7 @@ def test_the_kinds_are_what_they_say():
 def test_people_are_better_than_chance_and_a_perfect_one_is_always_right():
     perfect = annotators.Annotator("perfect", (0.0,) * 3, (0.0,) * 3, (1.0,) * 3)
     panel = annotators.panel(12, 0)
-    for kind in cases.CASE_KINDS:
+    for kind in hard_cases.CASE_KINDS:
         mine = [one for one in CASES if one.kind == kind]
-        assert all(cases.people(one, [perfect], 0) == [1.0] for one in mine)
-        assert fmean(fmean(cases.people(one, panel, 0)) for one in mine) > 0.65
+        assert all(hard_cases.people(one, [perfect], 0) == [1.0] for one in mine)
+        assert fmean(fmean(hard_cases.people(one, panel, 0)) for one in mine) > 0.65
