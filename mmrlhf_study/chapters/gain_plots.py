@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmrlhf_core.objectives import preference
-from mmrlhf_study.evaluation.gains import AVERAGE, label
+from mmrlhf_study.evaluation.held_out import AVERAGE, label
 from mmrlhf_study.evaluation.paper_dpo import FIGURE_12A
 
 COLOURS = (

@@ -17,10 +17,10 @@ from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.rollout.sampling import SampledAnswers
 from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_core.training.dataset import RankedRow
-from mmrlhf_study.chapters import rounds
-from mmrlhf_study.chapters.rounds import Condition, ConditionRun, Lab
-from mmrlhf_study.evaluation import gains, statistics
-from mmrlhf_study.evaluation.gains import TRUTH_KNOWN, Graded, HeldOutQuestion
+from mmrlhf_study.chapters import self_training
+from mmrlhf_study.chapters.self_training import Condition, ConditionRun, Lab
+from mmrlhf_study.evaluation import held_out, statistics
+from mmrlhf_study.evaluation.held_out import TRUTH_KNOWN, Graded, HeldOutQuestion
 from mmrlhf_study.evaluation.statistics import Estimate
 from mmrlhf_study.miniworld import examination, questions
 
@@ -52,7 +52,7 @@ def states(
         row |= {"blank": np.mean([not text.strip() for text in one.texts]), "cut off": 1 - np.mean(one.finished)}
         if knows([query]):
             right = [is_right(query.id, text) for text in one.texts]
-            scores = [rounds.true_score(query.id, text) for text in one.texts]
+            scores = [self_training.true_score(query.id, text) for text in one.texts]
             row |= {"right": np.mean(right), "all right": all(right), "all wrong": not any(right)}
             row |= {"mean": np.mean(scores), "best": max(scores), "equal score": len(set(scores)) == 1}
         rows.append(row)
@@ -156,7 +156,7 @@ def best_of(
 
 
 def pick_passes(
-    answers: Sequence[SampledAnswers], signals: Mapping[str, Sequence[rounds.Signal]], sizes: Sequence[int]
+    answers: Sequence[SampledAnswers], signals: Mapping[str, Sequence[self_training.Signal]], sizes: Sequence[int]
 ) -> pd.DataFrame:
     """Mean token passes of one query: k answers drawn, and for k above 1 scored, a row per signal, a column per k."""
     found = {}
@@ -196,12 +196,12 @@ def experiment(
     how = CritiqueDecoding(max_new_tokens=lab.critique_tokens)
 
     def grade(model: str, name: str, number: int) -> list[Graded]:
-        texts = gains.answers(policy.load(model), asked, lab.sampling.max_new_tokens)
-        return gains.grade(asked, texts, name, number, how, judge)
+        texts = held_out.answers(policy.load(model), asked, lab.sampling.max_new_tokens)
+        return held_out.grade(asked, texts, name, number, how, judge)
 
     runs, graded = [], grade(lab.base, "base", 0)
     for condition, number in tqdm(list(product(conditions, range(seeds))), desc="runs"):
-        runs.append(rounds.run(lab, condition, number, train, annotated, prompt_tokens))
+        runs.append(self_training.run(lab, condition, number, train, annotated, prompt_tokens))
         graded += grade(runs[-1].model, condition.name, number)
     return runs, graded
 
@@ -287,7 +287,7 @@ def reasons(shares: pd.DataFrame, orders: pd.DataFrame, picks: pd.DataFrame) -> 
     ]
     most, mean = picks["k"].max(), picks.loc[picks["k"] == 1, "value"].iloc[0]
     top = picks[picks["k"] == most].set_index("signal")["value"]
-    room = top[rounds.TRUTH] - mean
+    room = top[self_training.TRUTH] - mean
     said.append(f"The best of {most} answers is {room:.2f} above the mean answer; so much can be chosen.")
     for row in orders[orders["class"] == "all"].itertuples():
         share = f"; picking by it gains {(top[row.signal] - mean) / room:.0%} of that" if room else ""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_study.annotation import views
-from mmrlhf_study.chapters.rounds import PEOPLE
+from mmrlhf_study.chapters.self_training import PEOPLE
 
 COLOURS = {"base": "#5b6876", "weak": "#8c6d1f", "own": "#0b6e6e", "people": "#c2571a", "truth": "#5a4fa2"}
 COLOURS |= {"random": "#9aa5b1"}

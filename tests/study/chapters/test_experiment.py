@@ -19,7 +19,7 @@ from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import experiment
 from mmrlhf_study.chapters.experiment import Arm
-from mmrlhf_study.evaluation.watch import Watch
+from mmrlhf_study.evaluation.monitor import Watch
 from mmrlhf_study.miniworld import miniature
 
 O = Objective("mm_dpo", sft_weight=0.25)  # noqa: E741

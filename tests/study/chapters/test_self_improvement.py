@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.rollout.sampling import SampledAnswers
-from mmrlhf_study.chapters import rounds, self_plots
+from mmrlhf_study.chapters import self_training, self_plots
 from mmrlhf_study.chapters import self_improvement as si
 from mmrlhf_study.evaluation.statistics import Estimate
 from mmrlhf_study.miniworld import questions, scenes
@@ -71,7 +71,7 @@ def test_states_of_queries():
 def frame(gains):
     """Ten queries in pairs of one picture, scores of the base 0, those of a condition their gains and a pattern."""
     rows = []
-    for name, (arm, n, gain) in gains.items():
+    for name, (arm, n, gain) in held_out.items():
         for seed in range(3):
             for query in range(10):
                 rows.append(
@@ -178,7 +178,7 @@ def test_passes_of_picking_by_hand():
     # a prompt of 10, answers of 2 and 4 tokens; scoring reads 20 for the question and 30 and 50 for the answers
     said, seen = (
         [SampledAnswers("q", ("a", "b"), (2, 4), (True, True), 10)],
-        {"own": [rounds.Signal((0.0, 1.0), (30, 50), 20)]},
+        {"own": [self_training.Signal((0.0, 1.0), (30, 50), 20)]},
     )
     assert si.pick_passes(said, seen, (1, 2)).loc["own"].tolist() == [13, 10 + 6 + 20 + 80]
 

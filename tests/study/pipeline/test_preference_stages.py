@@ -17,10 +17,10 @@ from mmrlhf_core.models import policy
 from mmrlhf_core.rollout.score import CritiqueDecoding, Margin
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
-from mmrlhf_study.chapters import grid
-from mmrlhf_study.evaluation import gains
+from mmrlhf_study.chapters import sensitivity
+from mmrlhf_study.evaluation import held_out
 from mmrlhf_study.miniworld import curriculum, miniature
-from mmrlhf_study.pipeline import cell, clean, params, preference
+from mmrlhf_study.pipeline import sensitivity_cell, clean, params, preference
 
 SIZE = miniature.Size(
     width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
@@ -97,8 +97,8 @@ def test_what_is_missing_ends_in_a_sentence(project, capsys, name):
 
 def test_a_cell_is_trained_graded_on_dev_and_leaves_no_run(project):
     assert preference.main() == 0
-    assert cell.main(["0.5", "1.0"]) == 0
-    answers = records.read("data/sensitivity/w0.5-k1.0/answers.parquet", gains.Graded)
+    assert sensitivity_cell.main(["0.5", "1.0"]) == 0
+    answers = records.read("data/sensitivity/w0.5-k1.0/answers.parquet", held_out.Graded)
     assert {(one.arm, one.part) for one in answers} == {("w0.5-k1.0", "dev")}
     assert {one.seed for one in answers} == {1, 2}
     assert len(answers) == 2 * 8  # two seeds, two questions of four families
@@ -108,16 +108,16 @@ def test_a_cell_is_trained_graded_on_dev_and_leaves_no_run(project):
 
 def test_without_scaling_a_cell_is_the_dpo_of_the_chapter(project, capsys):
     storage.remove(storage.path("data/policies"))
-    assert cell.main(["0", "0.25"]) == 2
+    assert sensitivity_cell.main(["0", "0.25"]) == 2
     assert "dpo.parquet is not there, and w = 0 is DPO: put dpo among the arms" in capsys.readouterr().err
-    items = gains.drawn(["math"], 1, set(), 2, 0)
-    graded = gains.grade(items, ["x", "y"], "dpo", 1, CritiqueDecoding())
+    items = held_out.drawn(["math"], 1, set(), 2, 0)
+    graded = held_out.grade(items, ["x", "y"], "dpo", 1, CritiqueDecoding())
     records.write("data/policies/dpo.parquet", graded)
-    assert cell.main(["0", "0.25"]) == 0
-    assert records.read("data/sensitivity/w0.0-k0.25/answers.parquet", gains.Graded) == [
+    assert sensitivity_cell.main(["0", "0.25"]) == 0
+    assert records.read("data/sensitivity/w0.0-k0.25/answers.parquet", held_out.Graded) == [
         replace(one, arm="w0.0-k0.25") for one in graded if one.part == "dev"
     ]
-    assert cell.main(["0.5"]) == 2
+    assert sensitivity_cell.main(["0.5"]) == 2
 
 
 def settings_read(module):
@@ -146,7 +146,7 @@ def test_the_outs_of_a_matrix_are_cleaned_by_their_folder(project):
 
 
 def test_the_objective_of_a_cell_is_the_one_that_is_read_back(project):
-    grid.write(Objective("mm_dpo", 0.1, 0.0, 2.0), [])
-    grid.write(Objective("mm_dpo", 0.2, 0.5, 2.0, "paper", 0.1), [])
+    sensitivity.write(Objective("mm_dpo", 0.1, 0.0, 2.0), [])
+    sensitivity.write(Objective("mm_dpo", 0.2, 0.5, 2.0, "paper", 0.1), [])
     cells = [(0.0, 2.0), (0.5, 2.0)]
-    assert [grid.read(cells)[1][one].beta_ori for one in cells] == [0.1, 0.2]
+    assert [sensitivity.read(cells)[1][one].beta_ori for one in cells] == [0.1, 0.2]

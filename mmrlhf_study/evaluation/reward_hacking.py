@@ -9,8 +9,8 @@ import pandas as pd
 from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_study.chapters.intervals import Estimate
-from mmrlhf_study.evaluation import gains, statistics
-from mmrlhf_study.evaluation.gains import SAFETY, Graded, HeldOutQuestion
+from mmrlhf_study.evaluation import held_out, statistics
+from mmrlhf_study.evaluation.held_out import SAFETY, Graded, HeldOutQuestion
 
 LIMITS = ("value", "low", "high")
 
@@ -62,7 +62,7 @@ def scored(
     rows = []
     for arm, answers in given.items():
         mine = [answers[item.id] for item in some]
-        rewards = gains.rewards(judge, some, [one.text for one in mine], how, arm)
+        rewards = held_out.rewards(judge, some, [one.text for one in mine], how, arm)
         rows += [(arm, one.query, reward, one.score) for one, reward in zip(mine, rewards, strict=True)]
     return pd.DataFrame(rows, columns=["arm", "query", "reward", "score"])
 

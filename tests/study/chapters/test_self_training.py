@@ -13,9 +13,9 @@ from mmrlhf_core.rollout import generate
 from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
-from mmrlhf_study.chapters import rounds
+from mmrlhf_study.chapters import self_training
 from mmrlhf_study.chapters.experiment import Experiment
-from mmrlhf_study.chapters.rounds import Condition, Lab
+from mmrlhf_study.chapters.self_training import Condition, Lab
 
 CHOOSE = generate.choose
 TRAINING = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_train_epochs": 1}
@@ -49,7 +49,7 @@ def lab(project, monkeypatch):
 
 def go(lab, condition, queries, annotated=None):
     tokens = {one.query: one.prompt for one in lab.draw(lab.base, queries, 0)}
-    return rounds.run(lab, condition, 0, queries, annotated or {}, tokens)
+    return self_training.run(lab, condition, 0, queries, annotated or {}, tokens)
 
 
 def weights(folder):
@@ -57,33 +57,33 @@ def weights(folder):
 
 
 def test_the_conditions_of_an_experiment():
-    found = rounds.conditions(["own", "truth"], 8, [2, 4], ["own"], [2, 3], "own")
+    found = self_training.conditions(["own", "truth"], 8, [2, 4], ["own"], [2, 3], "own")
     assert [(one.arm, one.n, one.rounds) for one in found] == [
         ("own", 8, 1), ("truth", 8, 1), ("own", 2, 1), ("own", 4, 1), ("own", 8, 2), ("own", 8, 3)
     ]  # fmt: skip
     assert len({one.name for one in found}) == len(found)
     with pytest.raises(ValueError, match="'weak'"):
-        rounds.conditions(["own"], 8, [], ["weak"], [], "")
+        self_training.conditions(["own"], 8, [], ["weak"], [], "")
     with pytest.raises(ValueError, match="between 1 and 7"):
-        rounds.conditions(["own"], 8, [8], ["own"], [], "")
+        self_training.conditions(["own"], 8, [8], ["own"], [], "")
 
 
 def test_queries_are_selected_by_seed_and_name_to_a_multiple(queries):
-    assert rounds.select(queries, 4, 3, 7) == rounds.select(queries[::-1], 4, 3, 7)
-    assert len(rounds.select(queries, 4, 3, 7)) == 3
-    assert {q.id for q in rounds.select(queries, 9, 2, 7)} == {q.id for q in queries}
+    assert self_training.select(queries, 4, 3, 7) == self_training.select(queries[::-1], 4, 3, 7)
+    assert len(self_training.select(queries, 4, 3, 7)) == 3
+    assert {q.id for q in self_training.select(queries, 9, 2, 7)} == {q.id for q in queries}
     with pytest.raises(ValueError, match="need a multiple of 6"):
-        rounds.select(queries, 9, 6, 7)
+        self_training.select(queries, 9, 6, 7)
 
 
 def test_people_give_the_pair_they_put_furthest_apart(queries):
     said = [Response(name, queries[0].id, "m", name) for name in "abc"]
     pairs = [Pair(queries[0].id, *names, steps=steps) for names, steps in (("ab", 1), ("ac", 2), ("bc", 1))]
-    row = rounds.people(queries[:1], said, pairs, "hardest")[queries[0].id]
+    row = self_training.people(queries[:1], said, pairs, "hardest")[queries[0].id]
     assert (row.responses, row.winners, row.losers) == (("a", "c"), (0,), (1,))
-    assert len(rounds.people(queries[:1], said, pairs, "all")[queries[0].id].winners) == 3
+    assert len(self_training.people(queries[:1], said, pairs, "all")[queries[0].id].winners) == 3
     with pytest.raises(ValueError, match="no annotated pair"):
-        rounds.people(queries[:2], said, pairs, "all")
+        self_training.people(queries[:2], said, pairs, "all")
 
 
 def test_signals_know_what_they_should(lab, queries):
@@ -108,7 +108,7 @@ def test_an_arm_trains_and_its_passes_add_up(lab, queries):
     answers = lab.draw("models/base", queries, 0)
     assert one.sampled == sum(said.prompt + sum(said.tokens[:3]) for said in answers)
     assert one.rated == 0
-    made = rounds.rank(lab, Condition("random", 3), "models/base", queries, 0)
+    made = self_training.rank(lab, Condition("random", 3), "models/base", queries, 0)
     tokens = {said.query: said.prompt for said in answers}
     tokenizer = lab.processor.tokenizer
     size = sum(tokens[row.id] + sum(len(tokenizer(text).input_ids) + 1 for text in row.responses) for row in made.rows)
@@ -116,7 +116,7 @@ def test_an_arm_trains_and_its_passes_add_up(lab, queries):
     before, after = weights("models/base"), weights(one.model)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert go(lab, Condition("random", 3), queries) == one  # found again
-    rounds.keep("models/self/random", one, lab.base)
+    self_training.keep("models/self/random", one, lab.base)
     assert all(torch.equal(after[name], value) for name, value in weights("models/self/random").items())
     assert storage.read_json("models/self/random/training.json") == {"passes": one.sampled + one.trained}
 
@@ -148,7 +148,7 @@ def test_a_policy_without_a_usable_pair_stays_what_it_is(lab, queries, monkeypat
     one = go(lab, Condition("truth", n), queries)
     assert (one.model, one.steps, one.trained, one.paired) == ("models/base", 0, 0, 0)
     assert getattr(one, why) == 4
-    rounds.keep("models/self/truth", one, lab.base)
+    self_training.keep("models/self/truth", one, lab.base)
     assert policy.locate("models/self/truth") == policy.locate("models/base")
 
 

@@ -11,8 +11,8 @@ from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import ranked_rows
 from mmrlhf_study.chapters.reporting import Headline
-from mmrlhf_study.evaluation import gains
-from mmrlhf_study.evaluation.gains import AVERAGE, Graded
+from mmrlhf_study.evaluation import held_out
+from mmrlhf_study.evaluation.held_out import AVERAGE, Graded
 from mmrlhf_study.evaluation.paper_dpo import FIGURE_12B, FIGURE_12B_W
 
 FOLDER = "data/sensitivity"
@@ -43,7 +43,7 @@ def read(cells: Sequence[Cell]) -> tuple[pd.DataFrame, dict[Cell, Objective]]:
         folder = f"{FOLDER}/{name(cell)}"
         graded += records.read(f"{folder}/answers.parquet", Graded)
         objectives[cell] = Objective(**storage.read_json(f"{folder}/objective.json"))
-    return gains.table(graded), objectives
+    return held_out.table(graded), objectives
 
 
 def spread(rows: Sequence[RankedRow], objectives: Mapping[Cell, Objective]) -> pd.DataFrame:
@@ -57,25 +57,25 @@ def spread(rows: Sequence[RankedRow], objectives: Mapping[Cell, Objective]) -> p
 
 def scores(table: pd.DataFrame, cells: Sequence[Cell], draws: int, seed: int) -> pd.DataFrame:
     """Mean score of every cell over questions and seeds: w, k, value, low, high."""
-    found = gains.means(table, "dev", draws, seed)
+    found = held_out.means(table, "dev", draws, seed)
     found = found[found.family == AVERAGE].set_index("arm")
     rows = [(*cell, *found.loc[name(cell), ["value", "low", "high"]]) for cell in cells]
     return pd.DataFrame(rows, columns=["w", "k", "value", "low", "high"])
 
 
 def against_dpo(table: pd.DataFrame, cells: Sequence[Cell], draws: int, seed: int) -> pd.DataFrame:
-    """Every cell with w > 0 against DPO on the same questions; columns of `gains.compare`, a row for each cell."""
+    """Every cell with w > 0 against DPO on the same questions; columns of `held_out.compare`, a row for each cell."""
     plain = name(next(cell for cell in cells if cell[0] == 0))
     others = [cell for cell in cells if cell[0] > 0]
-    made = pd.concat([gains.compare(table, "dev", name(cell), [plain], draws, seed) for cell in others])
+    made = pd.concat([held_out.compare(table, "dev", name(cell), [plain], draws, seed) for cell in others])
     made.insert(0, "cell", [name(cell) for cell in others])
-    made["p (Holm)"] = gains.statistics.holm(made.p)
-    return gains.judged(made.drop(columns="against").reset_index(drop=True))
+    made["p (Holm)"] = held_out.statistics.holm(made.p)
+    return held_out.judged(made.drop(columns="against").reset_index(drop=True))
 
 
 def noise(table: pd.DataFrame, found: pd.DataFrame, compared: pd.DataFrame) -> dict[str, float]:
     """How far cells lie apart, beside what seeds alone and the interval of a difference to DPO reach."""
-    single = gains.by_seed(table, "dev")
+    single = held_out.by_seed(table, "dev")
     cells = pd.concat([found[found.w == 0].head(1), found[found.w > 0]])  # DPO once
     seeds = single.groupby("arm").value
     return {
