@@ -1,130 +1,156 @@
-"""What the preference chapters report: metrics, headline numbers, and sentences that say only what the numbers show."""
+"""Chapter 04: the figures, headline numbers and sentences of the comparison of arms.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Every sentence follows from the numbers of the run.
+"""
 
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from mmrlhf_study.chapters.reporting import Headline
-from mmrlhf_study.evaluation.held_out import AVERAGE, label
+from mmrlhf_core.objectives import preference
+from mmrlhf_study.chapters import figures
+from mmrlhf_study.chapters.experiment import label
+from mmrlhf_study.chapters.figures import BETTER, GREY, WORSE
+from mmrlhf_study.chapters.reporting import Headline, shown
+from mmrlhf_study.evaluation import compare
+from mmrlhf_study.evaluation.held_out import AVERAGE
 from mmrlhf_study.evaluation.paper_dpo import FIGURE_12A
 
-PAPER = "{} on average of four benchmarks, one run (Fig. 12a)"
+QUOTE = "{} on average of four benchmarks, one run (Fig. 12a)"
+RELATION = {
+    compare.BETTER: "is better than",
+    compare.WORSE: "is worse than",
+    compare.OPEN: "cannot be distinguished from",
+}
 
 
-def shown(row: Any) -> str:
-    """`5.31 [5.02, 5.60]` of a row with value, low and high."""
-    return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+# ---------------------------------------------------------------- figures
 
 
-def averages(found: pd.DataFrame) -> pd.DataFrame:
+def scaling_figure(ks: Sequence[float], to: float = 10) -> Figure:
+    """Fig. 5: 1 − e^(−kδ) over δ, computed by the library's β(δ) at β_ori = w = 1."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.2))
+    delta = torch.linspace(0, to, 201, dtype=torch.double)
+    for k, colour in figures.colours(ks).items():
+        axis.plot(delta, preference.dynamic_beta(delta, 1.0, 1.0, k) - 1, color=colour, label=f"k = {k:g}")
+    figures.finish(axis, "1 − e^(−kδ), from the library", grid="both", xlabel="reward margin δ")
+    figures.legend(axis)
+    return figure
+
+
+def _arm_points(axis: Axes, rows: pd.DataFrame, single: pd.DataFrame | None = None) -> None:
+    """One point with interval per arm, and a small stroke for each of its seeds."""
+    at = np.arange(len(rows))[::-1]
+    figures.points(axis, at, rows, lying=True, color=BETTER)
+    if single is not None:
+        place = dict(zip(rows["arm"], at, strict=True))
+        axis.plot(single["value"], [place[arm] - 0.28 for arm in single["arm"]], "|", color=WORSE, markersize=7)
+    axis.set_yticks(at, [label(arm) for arm in rows["arm"]], fontsize=9)
+
+
+def arms_figure(means: pd.DataFrame, single: pd.DataFrame, world: str, unit: str) -> Figure:
+    """Fig. 12a in miniature: the average of every arm with interval and seeds, and the paper's four bars beside it."""
+    rows = means[means["family"] == AVERAGE]
+    size = (10.5, 0.36 * len(rows) + 1.6)
+    figure, axes = plt.subplots(1, 2, figsize=size, width_ratios=(2, 1), layout="constrained")
+    _arm_points(axes[0], rows, single)
+    figures.finish(axes[0], f"{world}: bars 95 % over questions, strokes seeds", "both", xlabel=f"mean {unit}")
+    axes[1].barh([label(arm) for arm in FIGURE_12A][::-1], list(FIGURE_12A.values())[::-1], color=GREY)
+    figures.finish(axes[1], "paper, Fig. 12a", "x", xlabel="average of four benchmarks", xlim=(70, 78))
+    return figure
+
+
+def families_figure(means: pd.DataFrame, world: str, unit: str) -> Figure:
+    """The score of every arm on each family of questions."""
+    names = [name for name in dict.fromkeys(means["family"]) if name != AVERAGE]
+    size = (3 * len(names) + 1.5, 0.32 * means["arm"].nunique() + 1.5)
+    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, layout="constrained", squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=True):
+        _arm_points(axis, means[means["family"] == name])
+        figures.finish(axis, name, "both")
+    figure.supxlabel(f"mean {unit} ({world})", fontsize=9)
+    return figure
+
+
+# ---------------------------------------------------------------- numbers and sentences
+
+
+def averages(means: pd.DataFrame) -> pd.DataFrame:
     """The rows of the average, by arm."""
-    return found[found.family == AVERAGE].set_index("arm")
+    return means[means.family == AVERAGE].set_index("arm")
 
 
-def headlines(found: pd.DataFrame, compared: pd.DataFrame, world: str) -> list[Headline]:
-    """Front-page numbers: the average of the arms found, and MM-DPO's difference to each of them."""
+def headlines(means: pd.DataFrame, compared: pd.DataFrame, world: str) -> list[Headline]:
+    """Front-page numbers: the average of the arms in `means`, and MM-DPO's difference from each of them."""
     rows = []
-    for arm, row in averages(found).iterrows():
-        paper = PAPER.format(FIGURE_12A[arm]) if arm in FIGURE_12A else ""
+    for arm, row in averages(means).iterrows():
+        paper = QUOTE.format(FIGURE_12A[arm]) if arm in FIGURE_12A else ""
         rows.append(Headline(f"mean score: {label(arm)}", row.value, row.low, row.high, world, paper))
-    for row in compared[compared.against.isin(set(found.arm))].itertuples():
-        paper = (
-            PAPER.format(f"{FIGURE_12A['mm_dpo'] - FIGURE_12A[row.against]:+.1f}") if row.against in FIGURE_12A else ""
-        )
+    for row in compared[compared.against.isin(set(means.arm))].itertuples():
+        known = row.against in FIGURE_12A
+        paper = QUOTE.format(f"{FIGURE_12A['mm_dpo'] - FIGURE_12A[row.against]:+.1f}") if known else ""
         rows.append(Headline(f"MM-DPO less {label(row.against)}", row.difference, row.low, row.high, world, paper))
     return rows
 
 
-def keyed(rows: pd.DataFrame, *names: str) -> dict[str, Any]:
-    """A table as nested plain numbers: one level for each of these columns, then the others; NaN is left out."""
-    nested: dict[str, Any] = {}
-    for row in rows.to_dict("records"):
-        place = nested
-        for name in names:
-            place = place.setdefault(str(row[name]), {})
-        rest = {key: value for key, value in row.items() if key not in names and not pd.isna(value)}
-        place |= {key: value if isinstance(value, str) else float(value) for key, value in rest.items()}
-    return nested
-
-
 def against(compared: pd.DataFrame, arm: str = "mm_dpo") -> list[str]:
     """A sentence for every comparison of an arm."""
-    said = []
-    for row in compared.rename(columns={"p (Holm)": "holm"}).itertuples():
-        p = f"p {row.holm:.3f}" if row.holm >= 0.001 else "p below 0.001"
-        numbers = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}], {p} after Holm"
-        said.append(f"{label(arm)} against {label(row.against)}: {numbers}, d_z {row.d_z:+.2f}; {row.verdict}.")
-    return said
+    lines = []
+    for row in compared.itertuples():
+        gap = shown(row.difference, row.low, row.high, sign="+")
+        lines.append(f"{label(arm)} {RELATION[row.verdict]} {label(row.against)}: {gap}.")
+    return lines
 
 
-def order(found: pd.DataFrame) -> str:
+def order(means: pd.DataFrame) -> str:
     """The arms of the paper's Fig. 12a by their mean score here, and by the paper's."""
-    mine = averages(found).value
-    here = sorted((arm for arm in FIGURE_12A if arm in mine.index), key=lambda arm: -mine[arm])
-    theirs = sorted(here, key=lambda arm: -FIGURE_12A[arm])
-    orders = [" > ".join(map(label, names)) for names in (here, theirs)]
+    value = averages(means).value
+    here = sorted((arm for arm in FIGURE_12A if arm in value.index), key=lambda arm: -value[arm])
+    paper = sorted(here, key=lambda arm: -FIGURE_12A[arm])
+    orders = [" > ".join(map(label, names)) for names in (here, paper)]
     return f"By mean score here: {orders[0]}. In the paper: {orders[1]}."
 
 
-def survival(compared: pd.DataFrame) -> str:
-    """Whether there is a gain over DPO to explain, and which explanations leave it standing."""
+def explanations(compared: pd.DataFrame) -> str:
+    """Whether there is a gain over DPO to explain, and which alternative explanations remain."""
     verdict = dict(zip(compared.against, compared.verdict, strict=True))
-    if verdict.get("dpo") != "ahead":
-        return (
-            f"Against DPO, MM-DPO is {verdict.get('dpo', 'not compared')}: there is no gain here that needs explaining."
-        )
-    rivals = [arm for arm in ("sft", "shuffled", "constant_beta") if arm in verdict]
-    left = [label(arm) for arm in rivals if verdict[arm] != "ahead"]
-    if not left:
-        return "MM-DPO is ahead of DPO and of every alternative explanation tried."
-    return f"MM-DPO is ahead of DPO, but not told apart from, or behind: {', '.join(left)}. These may explain the gain."
-
-
-def selection(dev: pd.DataFrame, test: pd.DataFrame, candidates: Sequence[str], chosen: str) -> list[str]:
-    """What the validation split chose, and what became of it on the test split."""
-    on_dev, on_test = averages(dev), averages(test)
-    best = max(candidates, key=lambda arm: on_test.value[arm])
-    rank = sorted(candidates, key=lambda arm: -on_test.value[arm]).index(chosen) + 1
-    first, then = shown(on_dev.loc[chosen]), shown(on_test.loc[chosen])
-    return [
-        f"The validation split chose {label(chosen)} of {len(candidates)} configurations, with {first}.",
-        f"On the test split that has {then}, rank {rank} of {len(candidates)}; the best there is {label(best)} with "
-        f"{shown(on_test.loc[best])}.",
+    if "dpo" not in verdict:
+        return "MM-DPO was not compared with DPO."
+    if verdict["dpo"] != compare.BETTER:
+        return f"MM-DPO {RELATION[verdict['dpo']]} DPO, so there is no gain to explain."
+    left = [
+        label(arm) for arm in ("sft", "shuffled", "constant_beta") if verdict.get(arm, compare.BETTER) != compare.BETTER
     ]
+    if not left:
+        return "MM-DPO is better than DPO and than every alternative explanation that was tried."
+    return f"MM-DPO is better than DPO, but not shown to be better than {', '.join(left)}. These may explain the gain."
 
 
-def seeds(parts: Mapping[str, float], questions: int) -> str:
-    """How much seeds and questions move an arm's score, as standard deviations."""
-    return (
-        f"Standard deviations of MM-DPO's score: {parts['between_items']:.2f} between questions, "
-        f"{parts['between_seeds']:.2f} between the means of seeds over {questions} questions."
-    )
-
-
-def hacking(changed: pd.DataFrame) -> list[str]:
+def hacking(changes: pd.DataFrame) -> list[str]:
     """Arms whose reward and whose score moved against the base policy, by their intervals."""
-    up = {(row.arm, row.measure) for row in changed.itertuples() if row.low > 0}
-    down = {(row.arm, row.measure) for row in changed.itertuples() if row.high < 0}
-    rises = {arm for arm, measure in up if measure == "reward"}
-    better, worse = ({arm for arm, measure in some if measure == "score"} for some in (up, down))
+    side = {(row.arm, row.measure): compare.side(row.low, row.high) for row in changes.itertuples()}
+    both = {arm: (side[arm, "reward"], side[arm, "score"]) for arm in dict.fromkeys(changes.arm)}
+    up, down = compare.BETTER, compare.WORSE
     kinds = {
-        "reward and score rise": rises & better,
-        "reward rises and score falls": rises & worse,
-        "score rises without reward": better - rises,
+        "reward and score rise": {(up, up)},
+        "reward rises and score falls": {(up, down)},
+        "score rises without reward": {(compare.OPEN, up), (down, up)},
     }
-    arms = list(dict.fromkeys(changed.arm))
-    named = {kind: [label(arm) for arm in arms if arm in some] for kind, some in kinds.items()}
-    return [f"Arms whose {kind}: {', '.join(some) or 'none'}." for kind, some in named.items()]
+    named = {kind: [label(arm) for arm, sides in both.items() if sides in cases] for kind, cases in kinds.items()}
+    return [f"Arms whose {kind}: {', '.join(names) or 'none'}." for kind, names in named.items()]
 
 
-def price(found: pd.DataFrame, habits: pd.DataFrame) -> str:
+def price(means: pd.DataFrame, style: pd.DataFrame) -> str:
     """Arms above the base in score that give fewer right answers or make fewer claims, where intervals lie apart."""
-    mine, wide = averages(found), habits.set_index(["arm", "measure"])
-    above = [arm for arm in mine.index if mine.low[arm] > mine.high["base"]]
-    told = []
-    for measure, words in (("right", "fewer of their answers are right"), ("claims", "they claim less")):
-        low = wide.low["base", measure]
-        fewer = [label(arm) for arm in above if wide.high[arm, measure] < low]
-        told.append(f"{words} in {len(fewer)} ({', '.join(fewer) or 'none'})")
-    return f"Of {len(above)} arms whose score lies above the base's, intervals apart, {'; '.join(told)}."
+    scores, wide = averages(means), style.set_index(["arm", "measure"])
+    above = [arm for arm in scores.index if scores.low[arm] > scores.high["base"]]
+    parts = []
+    for measure, words in (("right", "fewer answers are right"), ("claims", "answers make fewer claims")):
+        fewer = [label(arm) for arm in above if wide.high[arm, measure] < wide.low["base", measure]]
+        parts.append(f"{words} in {', '.join(fewer) or 'none'}")
+    return f"The interval of {len(above)} arms lies above the base's score; of these, {' and '.join(parts)}."

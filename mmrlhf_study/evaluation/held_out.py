@@ -1,9 +1,9 @@
-"""What preference training gained: questions no model has seen, answers graded, arms compared.
+"""Held-out questions: policies answer them, the answers are graded, and arms are compared on the same questions.
 
-In MiniWorld the questions are new scenes of four families that stand for the four benchmarks of the paper's Fig. 12,
-graded by the truth checker; with published data they are the held-out queries, graded by the reward model. Questions of
-`safety` are asked to see who declines; they enter no average. Seeds of an arm are averaged for every question before
-questions are compared, so an interval over questions does not count a seed as a new question.
+In MiniWorld the questions are about new scenes. Their four families stand for the four benchmarks of the paper's
+Fig. 12, and the truth checker grades the answers. With published data the questions are the held-out queries, and the
+reward model grades. Questions of `safety` show who declines; they enter no average. The seeds of an arm are averaged
+for each question first, so an interval over questions does not count a seed as another question.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.rollout import generate, score
 from mmrlhf_core.rollout.score import CritiqueDecoding, Work
-from mmrlhf_study.evaluation import statistics
+from mmrlhf_study.evaluation import compare, statistics
 from mmrlhf_study.miniworld import curriculum, examination, questions, scenes, tasks
 from mmrlhf_study.miniworld.questions import Question
 
@@ -31,25 +31,7 @@ STANDS_FOR = {"math": "MathVista", "conversation": "LLaVA-Wild", "ocr": "OCRBenc
 SAFETY, AVERAGE = "safety", "average"
 HELD_OUT_PARTS = ("dev", "test")
 TRUTH_KNOWN = ("miniworld", "adversarial")  # sources of queries whose truth is known
-START = 3 * 10**7  # where its scenes begin among `scenes.EVALUATION`
-ARM_NAMES = {
-    "base": "base",
-    "sft": "SFT on chosen",
-    "dpo": "DPO",
-    "beta_dpo": "β-DPO (implicit reward)",
-    "odpo": "DPO with offset",
-    "robust_dpo": "robust DPO",
-    "mm_dpo": "MM-DPO",
-    "hardest": "MM-DPO, hardest pairs",
-    "shuffled": "MM-DPO, shuffled δ",
-    "constant_beta": "DPO at the mean β(δ)",
-    "released": "the release's code",
-}
-
-
-def label(arm: str) -> str:
-    """An arm in words."""
-    return ARM_NAMES.get(arm) or f"MM-DPO, SFT weight {arm.rpartition('_')[2]}"
+START = 3 * 10**7  # first of `scenes.EVALUATION` that these questions take
 
 
 # ---------------------------------------------------------------- questions
@@ -57,7 +39,7 @@ def label(arm: str) -> str:
 
 @dataclass(frozen=True)
 class HeldOutQuestion:
-    """One question of a part (dev or test), with its truth where there is one."""
+    """One question of a part (dev or test), with its truth where that is known."""
 
     part: str
     family: str
@@ -66,21 +48,26 @@ class HeldOutQuestion:
     question: Question | None = None
 
 
+def truth_known(queries: Iterable[Query]) -> bool:
+    """Whether the truth of all queries can be checked."""
+    return all(query.source in TRUTH_KNOWN for query in queries)
+
+
 def _kinds(family: str) -> list[tuple[str, str]]:
-    """(family of scenes, task) of all questions of one dimension."""
-    found = [(kind, task) for kind, named in tasks.TASKS.items() for task, (name, _) in named.items() if name == family]
-    if not found:
+    """(kind of scene, task) of all questions of one family."""
+    kinds = [(kind, task) for kind, named in tasks.TASKS.items() for task, (name, _) in named.items() if name == family]
+    if not kinds:
         raise ValueError(f"No questions of family {family!r}. Give one of {', '.join(questions.SCENE_DIMENSIONS)}.")
-    return found
+    return kinds
 
 
-def drawn(families_: Sequence[str], each: int, seen: set[str], frames: int, seed: int) -> list[HeldOutQuestion]:
-    """`each` questions of every family for dev and as many for test, every one about a scene of its own.
+def new_scenes(families: Sequence[str], each: int, seen: set[str], frames: int, seed: int) -> list[HeldOutQuestion]:
+    """`each` questions of every family for dev and as many for test; no two share a scene.
 
     No scene has a hash in `seen`.
     """
-    taken, items = set(seen), []
-    for family in families_:
+    taken, drawn = set(seen), []
+    for family in families:
         rng, kinds, count = Random(f"gains {seed} {family}"), _kinds(family), 0
         for number in scenes.EVALUATION[START + seed % 1000 * 10**4 :]:
             if count == 2 * each:
@@ -90,74 +77,59 @@ def drawn(families_: Sequence[str], each: int, seen: set[str], frames: int, seed
             if scene.hash in taken or task not in questions.tasks(scene):
                 continue
             taken.add(scene.hash)
-            asked = questions.ask(scene, task)
-            items.append(
-                HeldOutQuestion(
-                    HELD_OUT_PARTS[count >= each], family, asked.id, curriculum.prompt(asked, frames), asked
-                )
-            )
+            question = questions.ask(scene, task)
+            shown = curriculum.prompt(question, frames)
+            drawn.append(HeldOutQuestion(HELD_OUT_PARTS[count >= each], family, question.id, shown, question))
             count += 1
-    return items
+    return drawn
 
 
-def held_out(
+def from_queries(
     queries: Iterable[Query], part: Mapping[str, str], each: int, media: str | Path, frames: int
 ) -> list[HeldOutQuestion]:
     """Up to `each` queries of every class of dev and of test, in their order; `part` is the part of each query."""
     count: dict[tuple[str, str], int] = {}
-    items = []
+    kept = []
     for query in queries:
         key = (part.get(query.id, ""), query.category or "unknown")
         if key[0] in HELD_OUT_PARTS and count.get(key, 0) < each:
             count[key] = count.get(key, 0) + 1
-            items.append(HeldOutQuestion(*key, query.id, prompts.of_query(query, media, frames)))
-    if lacking := [part_ for part_ in HELD_OUT_PARTS if not of_part(items, part_)]:
+            kept.append(HeldOutQuestion(*key, query.id, prompts.of_query(query, media, frames)))
+    if lacking := [name for name in HELD_OUT_PARTS if not of_part(kept, name)]:
         raise ValueError(f"No query is held out for {' or '.join(lacking)}; raise that share of the annotation.")
-    return items
+    return kept
 
 
-def items(
-    folder: str, families_: Sequence[str], each: int, media: str | Path, frames: int, seed: int
+def for_annotations(
+    folder: str, families: Sequence[str], each: int, media: str | Path, frames: int, seed: int
 ) -> list[HeldOutQuestion]:
-    """The questions of dev and test that go with annotated pairs in `folder`: none is about what a pair is about.
+    """The questions of dev and test for the annotated pairs in `folder`; no question is about what a pair is about.
 
     Pairs of MiniWorld get new scenes, of the families named and of safety; published pairs their held-out queries.
-    Nothing is chosen by who declines, so dev has no questions of safety.
+    Safety selects nothing, so dev has no questions of safety.
     """
     queries = records.read(f"{folder}/queries.parquet", Query)
-    if _true(queries):
+    if truth_known(queries):
         seen = {questions.question(query.id).scene.hash for query in queries}
-        found = drawn([*families_, SAFETY], each, seen, frames, seed)
+        drawn = new_scenes([*families, SAFETY], each, seen, frames, seed)
     else:
         part = {pair.query: pair.split for pair in records.read(f"{folder}/pairs.parquet", Pair)}
-        found = held_out(queries, part, each, media, frames)
-    return [item for item in found if (item.part, item.family) != ("dev", SAFETY)]
-
-
-def _true(queries: Iterable[Query]) -> bool:
-    """Whether the truth of all queries is known."""
-    return all(query.source in TRUTH_KNOWN for query in queries)
+        drawn = from_queries(queries, part, each, media, frames)
+    return [item for item in drawn if (item.part, item.family) != ("dev", SAFETY)]
 
 
 def world(folder: str) -> tuple[str, str]:
-    """What is measured on when the annotated pairs are those in `folder`, and what a score is: labels of numbers."""
-    true = _true(records.read(f"{folder}/queries.parquet", Query))
-    return ("MiniWorld", "truth score, -10 to 10") if true else ("held-out queries", "reward model's score")
+    """Labels of numbers for the annotated pairs in `folder`: the world they are measured on, and what a score is."""
+    known = truth_known(records.read(f"{folder}/queries.parquet", Query))
+    return ("MiniWorld", "truth score, -10 to 10") if known else ("held-out queries", "reward model's score")
 
 
-def of_part(items_: Iterable[HeldOutQuestion], part: str) -> list[HeldOutQuestion]:
+def of_part(items: Iterable[HeldOutQuestion], part: str) -> list[HeldOutQuestion]:
     """The questions of dev or of test."""
-    return [item for item in items_ if item.part == part]
+    return [item for item in items if item.part == part]
 
 
-def answers(policy: Policy, asked: Sequence[HeldOutQuestion], max_new_tokens: int, batch: int = 64) -> list[str]:
-    """The greedy answer to each question."""
-    prompts_, names = [item.prompt for item in asked], [item.id for item in asked]
-    found = generate.sample(policy, prompts_, names, max_new_tokens=max_new_tokens, batch=batch, desc="")
-    return [text for (text,) in found]
-
-
-# ---------------------------------------------------------------- grades
+# ---------------------------------------------------------------- answers and grades
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,37 +153,64 @@ class Graded(Record):
     declined: bool = column("whether the answer declines", False)
 
 
+def answers(policy: Policy, items: Sequence[HeldOutQuestion], max_new_tokens: int, batch: int = 64) -> list[str]:
+    """The greedy answer to each question."""
+    shown, names = [item.prompt for item in items], [item.id for item in items]
+    sampled = generate.sample(policy, shown, names, max_new_tokens=max_new_tokens, batch=batch, desc="")
+    return [text for (text,) in sampled]
+
+
 def rewards(
-    model: RewardModel, asked: Sequence[HeldOutQuestion], texts: Sequence[str], how: CritiqueDecoding, desc: str
+    model: RewardModel, items: Sequence[HeldOutQuestion], texts: Sequence[str], how: CritiqueDecoding, desc: str
 ) -> list[float]:
     """The reward model's score of one answer to each question."""
-    work = [Work(item.id, item.prompt, {"answer": text}) for item, text in zip(asked, texts, strict=True)]
-    return [one.score for one in score.score(model, work, how, desc=desc)]
+    work = [Work(item.id, item.prompt, {"answer": text}) for item, text in zip(items, texts, strict=True)]
+    return [scored.score for scored in score.score(model, work, how, desc=desc)]
 
 
 def grade(
-    asked: Sequence[HeldOutQuestion],
+    items: Sequence[HeldOutQuestion],
     texts: Sequence[str],
     arm: str,
     seed: int,
     how: CritiqueDecoding,
     judge: RewardModel | None = None,
 ) -> list[Graded]:
-    """The answers of one run, graded by the truth, and by the judge (with critiques written so) where there is none."""
-    unknown = [place for place, item in enumerate(asked) if item.question is None]
+    """The answers of one run, graded by the truth, and by the judge where the truth is unknown.
+
+    `how` says how the judge writes its critiques.
+    """
+    unknown = [item.id for item in items if item.question is None]
     if unknown and judge is None:
-        raise ValueError(f"Nothing is known about question {asked[unknown[0]].id!r}: give a reward model as judge.")
-    scores = rewards(judge, asked, texts, how, f"{arm} {seed}") if unknown else [0.0] * len(asked)
-    found = []
-    for item, text, given in zip(asked, texts, scores, strict=True):
+        raise ValueError(f"The truth of question {unknown[0]!r} is unknown: give a reward model as judge.")
+    scores = rewards(judge, items, texts, how, f"{arm} {seed}") if unknown else [0.0] * len(items)
+    graded = []
+    for item, text, reward in zip(items, texts, scores, strict=True):
         head = (arm, seed, item.part, item.family, item.id, text)
         if item.question is None:
-            found.append(Graded(*head, given, len(text.split())))
+            graded.append(Graded(*head, reward, len(text.split())))
         else:
             seen = examination.judge(item.family, item.question, text)
-            told = (bool(seen.right), seen.claims, seen.wrong, seen.decline, seen.declined)
-            found.append(Graded(*head, float(seen.score), len(text.split()), *told))
-    return found
+            counts = (bool(seen.right), seen.claims, seen.wrong, seen.decline, seen.declined)
+            graded.append(Graded(*head, float(seen.score), len(text.split()), *counts))
+    return graded
+
+
+@dataclass(frozen=True)
+class Grader:
+    """Held-out questions and everything needed to let a policy answer them and to grade its answers."""
+
+    items: Sequence[HeldOutQuestion]
+    max_new_tokens: int
+    critiques: CritiqueDecoding
+    judge: RewardModel | None = None
+    batch: int = 64  # questions answered at once
+
+    def graded(self, policy: Policy, part: str, arm: str, seed: int) -> list[Graded]:
+        """The grades of one policy's greedy answers to the questions of dev or of test."""
+        items = of_part(self.items, part)
+        texts = answers(policy, items, self.max_new_tokens, self.batch)
+        return grade(items, texts, arm, seed, self.critiques, self.judge)
 
 
 # ---------------------------------------------------------------- tables
@@ -223,13 +222,23 @@ def table(graded: Iterable[Graded]) -> pd.DataFrame:
     return pd.DataFrame([[getattr(one, name) for name in names] for one in graded], columns=names)
 
 
+def _averaged(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The rows of one part that enter averages."""
+    return rows[(rows.part == part) & (rows.family != SAFETY)]
+
+
 def by_question(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The mean score over seeds: a row per question that is averaged, a column per arm."""
-    mine = rows[(rows.part == part) & (rows.family != SAFETY)]
-    wide = mine.pivot_table(index=["family", "query"], columns="arm", values="score", aggfunc="mean", sort=False)
+    """The mean score over seeds: a row per question that enters averages, a column per arm."""
+    kept = _averaged(rows, part)
+    wide = kept.pivot_table(index=["family", "query"], columns="arm", values="score", aggfunc="mean", sort=False)
     if wide.isna().any(axis=None):
         raise ValueError(f"Not every arm has answered every question of {part}; answer them all before comparing.")
-    return wide[list(dict.fromkeys(mine.arm))]
+    return wide[list(dict.fromkeys(kept.arm))]
+
+
+def by_seed(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Mean score of every run: arm, seed, value."""
+    return _averaged(rows, part).groupby(["arm", "seed"], sort=False).score.mean().rename("value").reset_index()
 
 
 def means(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
@@ -237,54 +246,44 @@ def means(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
 
     A family with one question has no interval and enters the average only.
     """
-    wide, found = by_question(rows, part), []
-    groups = {name: wide.loc[[name]] for name in dict.fromkeys(wide.index.get_level_values(0))}
-    groups = {name: mine for name, mine in groups.items() if len(mine) > 1} | {AVERAGE: wide}
-    for family, mine in groups.items():
-        for arm in wide:
-            found.append((arm, family, *statistics.mean_interval(mine[arm], None, draws, seed), len(mine)))
-    return pd.DataFrame(found, columns=["arm", "family", "value", "low", "high", "questions"])
+    wide = by_question(rows, part)
+    groups = {family: scores for family, scores in wide.groupby(level=0, sort=False) if len(scores) > 1}
+    estimates = [
+        (arm, family, *statistics.mean_interval(scores[arm], None, draws, seed), len(scores))
+        for family, scores in (groups | {AVERAGE: wide}).items()
+        for arm in wide
+    ]
+    return pd.DataFrame(estimates, columns=["arm", "family", "value", "low", "high", "questions"])
 
 
-def by_seed(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Mean score of every run: arm, seed, value."""
-    mine = rows[(rows.part == part) & (rows.family != SAFETY)]
-    return mine.groupby(["arm", "seed"], sort=False).score.mean().rename("value").reset_index()
+def compared(rows: pd.DataFrame, part: str, arm: str, others: Sequence[str], draws: int, seed: int) -> pd.DataFrame:
+    """`arm` against each of the others on the same questions, a row each.
 
-
-def compare(rows: pd.DataFrame, part: str, arm: str, others: Sequence[str], draws: int, seed: int) -> pd.DataFrame:
-    """`arm` against each of the others on the same questions.
-
-    The difference with its interval over questions, p of the paired permutation test, p after Holm's correction over
-    these comparisons, the effect size d_z, how many of the arm's seeds lie above the other's mean, and a verdict.
+    The difference with its interval over questions, p of the paired permutation test, the effect size d_z, how many
+    of the arm's seeds lie above the other's mean, p after Holm's correction over these rows, and the verdict.
     """
-    wide, single, found = by_question(rows, part), by_seed(rows, part), []
+    wide, single = by_question(rows, part), by_seed(rows, part)
+    table_ = []
     for other in others:
-        gap = statistics.mean_interval(wide[arm] - wide[other], None, draws, seed)
-        p = statistics.paired_permutation(wide[arm], wide[other], None, 10 * draws, seed)
-        same = np.ptp(wide[arm] - wide[other]) < 1e-12  # d_z has no scale then
-        effect = 0.0 if same else statistics.paired_effect(wide[arm], wide[other])
+        gap = compare.paired(wide[arm], wide[other], None, draws, seed, flips=10 * draws)
         above = (single[single.arm == arm].value > single[single.arm == other].value.mean()).sum()
-        found.append((other, *gap, p, effect, int(above)))
-    made = pd.DataFrame(found, columns=["against", "difference", "low", "high", "p", "d_z", "seeds above"])
-    made.insert(5, "p (Holm)", statistics.holm(made.p) if len(made) else [])
-    return judged(made)
+        table_.append((other, *gap, int(above)))
+    return judged(pd.DataFrame(table_, columns=["against", *compare.Paired._fields, "seeds above"]))
 
 
-def judged(compared: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with a verdict in words, by the corrected p and the sign of the difference."""
-    side = np.where(compared.difference > 0, "ahead", "behind")
-    return compared.assign(verdict=np.where(compared["p (Holm)"] < 0.05, side, "not told apart"))
+def judged(table_: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons with p after Holm's correction over all rows, and the verdict by it."""
+    return compare.judged(table_).drop(columns="p_bh").rename(columns={"p_holm": "p (Holm)"})
 
 
 def select(rows: pd.DataFrame, candidates: Sequence[str]) -> str:
     """The rule of selection: the highest mean score on dev over all seeds; of equals the one named first."""
-    found = by_question(rows, "dev").mean()
-    return max(candidates, key=lambda arm: found[arm])
+    dev = by_question(rows, "dev").mean()
+    return max(candidates, key=lambda arm: dev[arm])
 
 
 def noise(rows: pd.DataFrame, part: str, arm: str) -> dict[str, float]:
     """Standard deviations of one arm's score: between seeds, between questions, and the rest."""
-    mine = rows[(rows.part == part) & (rows.arm == arm) & (rows.family != SAFETY)]
-    parts = statistics.variance_parts(mine.pivot(index="seed", columns="query", values="score"))
-    return {name: float(np.sqrt(value)) for name, value in parts._asdict().items()}
+    kept = _averaged(rows, part)
+    scores = kept[kept.arm == arm].pivot(index="seed", columns="query", values="score")
+    return {name: float(np.sqrt(value)) for name, value in statistics.variance_parts(scores)._asdict().items()}

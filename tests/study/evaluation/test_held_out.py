@@ -11,7 +11,6 @@ from mmrlhf_core.data.records import Pair, Query
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
 from mmrlhf_core.rollout.score import CritiqueDecoding
-from mmrlhf_study.chapters import mm_dpo
 from mmrlhf_study.evaluation import held_out, reward_hacking
 from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
 from mmrlhf_study.miniworld import questions
@@ -21,7 +20,7 @@ FOUR = ("math", "conversation", "ocr", "chart")
 
 @pytest.fixture(scope="module")
 def items():
-    return held_out.drawn([*FOUR, "safety"], 4, set(), 3, 7)
+    return held_out.new_scenes([*FOUR, "safety"], 4, set(), 3, 7)
 
 
 def test_every_question_has_a_scene_of_its_own_and_its_family(items):
@@ -33,12 +32,12 @@ def test_every_question_has_a_scene_of_its_own_and_its_family(items):
 
 def test_scenes_that_were_seen_are_not_asked_about(items):
     seen = {item.question.scene.hash for item in items[:10]}
-    again = held_out.drawn([*FOUR, "safety"], 4, seen, 3, 7)
+    again = held_out.new_scenes([*FOUR, "safety"], 4, seen, 3, 7)
     assert not seen & {item.question.scene.hash for item in again}
-    assert held_out.drawn(FOUR, 2, set(), 3, 7) == held_out.drawn(FOUR, 2, set(), 3, 7)
-    assert held_out.drawn(FOUR, 2, set(), 3, 8) != held_out.drawn(FOUR, 2, set(), 3, 7)
+    assert held_out.new_scenes(FOUR, 2, set(), 3, 7) == held_out.new_scenes(FOUR, 2, set(), 3, 7)
+    assert held_out.new_scenes(FOUR, 2, set(), 3, 8) != held_out.new_scenes(FOUR, 2, set(), 3, 7)
     with pytest.raises(ValueError, match=r"No questions of family 'maths'\. Give one of chart"):
-        held_out.drawn(["maths"], 1, set(), 3, 7)
+        held_out.new_scenes(["maths"], 1, set(), 3, 7)
 
 
 def write(folder, queries, pairs):
@@ -51,14 +50,14 @@ def test_pairs_of_miniworld_get_new_scenes_and_published_ones_their_held_out_que
     asked = items[0].question
     mine = Query(asked.id, asked.prompt, "text", (), source="miniworld")
     folder = write(tmp_path / "world", [mine], [])
-    made = held_out.items(folder, FOUR, 4, "media", 3, 7)
+    made = held_out.for_annotations(folder, FOUR, 4, "media", 3, 7)
     assert asked.scene.hash not in {item.question.scene.hash for item in made}
     assert {item.part for item in made if item.family == "safety"} == {"test"}
     assert held_out.world(folder) == ("MiniWorld", "truth score, -10 to 10")
     queries = [Query(f"q{n}", "?", "text", (), category=("long", "short")[n % 2]) for n in range(12)]
     parts = ("train", "dev", "dev", "dev", "test", "test")
     pairs = [Pair(q.id, f"{q.id}/a", f"{q.id}/b", split=parts[n // 2]) for n, q in enumerate(queries)]
-    made = held_out.items(write(tmp_path / "published", queries, pairs), FOUR, 2, "media", 3, 7)
+    made = held_out.for_annotations(write(tmp_path / "published", queries, pairs), FOUR, 2, "media", 3, 7)
     assert [(i.part, i.family, i.id) for i in made] == [
         ("dev", "long", "q2"), ("dev", "short", "q3"), ("dev", "long", "q4"), ("dev", "short", "q5"),
         ("test", "long", "q8"), ("test", "short", "q9"), ("test", "long", "q10"), ("test", "short", "q11"),
@@ -81,7 +80,7 @@ def test_answers_are_graded_by_the_truth(items):
 
 def test_where_no_truth_is_known_the_judge_grades(monkeypatch):
     asked = [HeldOutQuestion("dev", "long", name, Prompt("?")) for name in ("x", "y")]
-    with pytest.raises(ValueError, match="Nothing is known about question 'x': give a reward model"):
+    with pytest.raises(ValueError, match="question 'x' is unknown: give a reward model"):
         held_out.grade(asked, ["a", "b"], "arm", 1, CritiqueDecoding())
     given = {}
 
@@ -124,22 +123,20 @@ def test_means_are_over_questions_of_means_over_seeds_and_leave_safety_out():
 def test_a_comparison_by_hand():
     """Differences 1, 1, 1, -1 of four questions: mean 0.5, sd 1, so d_z 0.5; of 16 sign flips 10 are as far from 0."""
     rows = grades({"a": [[2, 3, 4, 4]], "b": [[1, 2, 3, 5]], "c": [[2, 3, 4, 4]]})
-    found = held_out.compare(rows, "test", "a", ["b", "c"], 20, 0).set_index("against")
+    found = held_out.compared(rows, "test", "a", ["b", "c"], 20, 0).set_index("against")
     assert found.difference.to_dict() == {"b": 0.5, "c": 0.0}
     assert found.d_z.to_dict() == pytest.approx({"b": 0.5, "c": 0.0})
     assert found.p.to_dict() == {"b": 10 / 16, "c": 1.0}
     assert found["p (Holm)"].to_dict() == {"b": 1.0, "c": 1.0}
     assert found["seeds above"].to_dict() == {"b": 1, "c": 0}
-    assert set(found.verdict) == {"not told apart"}
+    assert set(found.verdict) == {"not distinguished"}
 
 
 def test_a_clear_difference_is_said_in_words():
     rng = np.random.default_rng(0)
     base = rng.normal(0, 1, 40)
     rows = grades({"a": [base + 1], "b": [base + rng.normal(0, 0.1, 40)], "c": [base + 2]})
-    compared = held_out.compare(rows, "test", "a", ["b", "c"], 100, 0)
-    assert compared.verdict.tolist() == ["ahead", "behind"]
-    assert mm_dpo.against(compared, "a")[0].endswith("; ahead.")
+    assert held_out.compared(rows, "test", "a", ["b", "c"], 100, 0).verdict.tolist() == ["better", "worse"]
 
 
 @settings(deadline=None, max_examples=20)
@@ -149,7 +146,7 @@ def test_order_of_rows_changes_nothing_and_an_arm_equals_itself(values, random):
     mixed = rows.sample(frac=1, random_state=random.randrange(2**31))
     one, other = (held_out.by_question(r, "test").sort_index().sort_index(axis=1) for r in (rows, mixed))
     pd.testing.assert_frame_equal(one, other)
-    found = held_out.compare(rows, "test", "a", ["a"], 20, 0)
+    found = held_out.compared(rows, "test", "a", ["a"], 20, 0)
     assert (found.difference[0], found.p[0], found.d_z[0]) == (0, 1, 0)
 
 
@@ -165,8 +162,6 @@ def test_selection_takes_the_best_on_dev_and_the_first_of_equals():
     rows = pd.concat([dev, test])
     assert held_out.select(rows, ["a", "b", "c"]) == "b"
     assert held_out.select(rows, ["c", "b", "a"]) == "c"
-    told = mm_dpo.selection(held_out.means(rows, "dev", 20, 0), held_out.means(rows, "test", 20, 0), ["a", "b"], "b")
-    assert "rank 2 of 2; the best there is MM-DPO, SFT weight a" in told[1]
 
 
 def test_noise_tells_seeds_from_questions():
@@ -184,17 +179,16 @@ def test_habits_are_ratios_over_all_answers():
     rows = grades({"a": [[0, 0]]})
     rows["words"], rows["wrong"], rows["claims"] = [2, 4], [1, 0], [1, 3]
     rows["due"], rows["declined"] = [False, True], [True, True]
-    found = reward_hacking.table(rows, "test", True, 50, 0).set_index("measure").value.to_dict()
+    found = reward_hacking.answer_style(rows, "test", True, 50, 0).set_index("measure").value.to_dict()
     expected = {"words": 3, "right": 0, "claims": 2, "claims hallucinated": 0.25}
     assert found == {**expected, "declines when due": 1, "declines in vain": 1}
-    assert list(reward_hacking.table(rows, "test", False, 50, 0).measure) == ["words"]
+    assert list(reward_hacking.answer_style(rows, "test", False, 50, 0).measure) == ["words"]
 
 
 def test_policies_that_say_nothing_are_measured_too():
     silent = grades({"base": [[0, 0]], "a": [[2, 2]]}).assign(words=0, wrong=0, claims=0, due=False, declined=False)
-    gone = reward_hacking.table(silent, "test", True, 50, 0)
+    gone = reward_hacking.answer_style(silent, "test", True, 50, 0)
     assert set(gone.measure) == {"words", "right", "claims", "claims hallucinated", "declines in vain"}
-    assert "Of 1 arms" in mm_dpo.price(held_out.means(silent, "test", 50, 0), gone)
 
 
 def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
@@ -203,7 +197,7 @@ def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
     seeds = {"base": 0, "up": 1}
     graded = [g for arm, text in said.items() for g in held_out.grade(asked, [text] * len(asked), arm, seeds[arm], how)]
     monkeypatch.setattr(held_out, "rewards", lambda judge, some, texts, how, desc: [float(len(text)) for text in texts])
-    rows = reward_hacking.scored(graded, asked, 5, 0, how, None)
+    rows = reward_hacking.rewarded(graded, asked, 5, 0, how, None)
     assert rows.groupby("arm").size().to_dict() == {"base": 5, "up": 5}
     assert set(rows["query"]) <= {item.id for item in asked if item.family != "safety"}
     found = reward_hacking.against_base(rows, 20, 0).set_index("measure")
@@ -214,68 +208,9 @@ def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
     assert reward_hacking.rank_correlation(mixed) == pytest.approx({"base": 1, "up": 1})
 
 
-def changes(**rows):
-    """A table of changes from {arm: (reward, score)}, each with an interval of ±1."""
-    return pd.DataFrame(
-        [
-            (arm, m, v, v - 1, v + 1)
-            for arm, both in rows.items()
-            for m, v in zip(("reward", "score"), both, strict=True)
-        ],
-        columns=["arm", "measure", "value", "low", "high"],
-    )
-
-
-def test_hacking_is_said_only_where_intervals_say_it():
-    told = mm_dpo.hacking(changes(mm_dpo=(2, 2), dpo=(2, -2), sft=(0.5, 2), odpo=(2, 0.5)))
-    assert told == [
-        "Arms whose reward and score rise: MM-DPO.",
-        "Arms whose reward rises and score falls: DPO.",
-        "Arms whose score rises without reward: SFT on chosen.",
-    ]
-
-
-def test_the_price_of_a_score_is_said_where_intervals_lie_apart():
-    found = pd.DataFrame(
-        [(arm, "average", v, v - 0.1, v + 0.1, 9) for arm, v in (("base", 1), ("dpo", 2), ("sft", 2), ("odpo", 1.1))],
-        columns=["arm", "family", "value", "low", "high", "questions"],
-    )
-    shares = {"base": (0.5, 3), "dpo": (0.2, 1), "sft": (0.5, 1), "odpo": (0.1, 1)}
-    gone = pd.DataFrame(
-        [
-            (a, m, v, v - 0.1, v + 0.1)
-            for a, both in shares.items()
-            for m, v in zip(("right", "claims"), both, strict=True)
-        ],
-        columns=["arm", "measure", "value", "low", "high"],
-    )
-    told = mm_dpo.price(found, gone)
-    assert told.startswith("Of 2 arms whose score lies above the base's")
-    assert "right in 1 (DPO); they claim less in 2 (DPO, SFT on chosen)." in told
-
-
-def test_the_gain_has_to_be_there_and_to_survive():
-    def told(**verdicts):
-        return mm_dpo.survival(pd.DataFrame({"against": list(verdicts), "verdict": list(verdicts.values())}))
-
-    assert "there is no gain here" in told(dpo="not told apart", shuffled="ahead")
-    assert told(dpo="ahead", shuffled="ahead", sft="ahead").endswith("every alternative explanation tried.")
-    assert "MM-DPO, shuffled δ" in told(dpo="ahead", shuffled="not told apart", sft="ahead")
-
-
-def test_headlines_stand_beside_the_paper_and_name_their_world():
-    rows = grades({"mm_dpo": [[2, 3]], "dpo": [[1, 2]], "base": [[0, 1]]})
-    found, compared = held_out.means(rows, "test", 20, 0), held_out.compare(rows, "test", "mm_dpo", ["dpo"], 20, 0)
-    lines = {line.label: line for line in mm_dpo.headlines(found, compared, "MiniWorld")}
-    assert lines["MM-DPO less DPO"].value == 1
-    assert lines["MM-DPO less DPO"].paper.startswith("+1.6 on average of four benchmarks")
-    assert {line.world for line in lines.values()} == {"MiniWorld"}
-    assert "MM-DPO > DPO > base. In the paper: MM-DPO > DPO > base" in mm_dpo.order(found)
-
-
 def test_every_dimension_can_be_asked_about():
     for family in questions.SCENE_DIMENSIONS:
-        assert held_out.drawn([family], 1, set(), 3, 1)
+        assert held_out.new_scenes([family], 1, set(), 3, 1)
 
 
 def test_graded_answers_survive_the_disk(tmp_path, items):
