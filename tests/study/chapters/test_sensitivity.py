@@ -42,7 +42,7 @@ def test_cells_come_back_with_their_own_names_and_objectives(project):
 def test_a_grid_without_dpo_or_with_a_missing_cell_is_told(project):
     with pytest.raises(ValueError, match="w = 0, which is DPO"):
         sensitivity.read([Cell(0.5, 1.0)])
-    with pytest.raises(ValueError, match="others to compare"):
+    with pytest.raises(ValueError, match="cells to compare"):
         sensitivity.read([Cell(0.0, 1.0)])
     with pytest.raises(ValueError, match=r"w0\.5-k3\.0/answers\.parquet is not there"):
         sensitivity.read([*CELLS, Cell(0.5, 3.0)])
