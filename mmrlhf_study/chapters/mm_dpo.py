@@ -1,4 +1,4 @@
-"""Chapter 04: the figures, headline numbers and sentences of the comparison of arms.
+"""Chapter 04: headline numbers and sentences of the comparison of arms, and the paper's Fig. 5.
 
 Every sentence follows from the numbers of the run.
 """
@@ -6,16 +6,13 @@ Every sentence follows from the numbers of the run.
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmrlhf_core.objectives import preference
 from mmrlhf_study.chapters import figures
 from mmrlhf_study.chapters.experiment import label
-from mmrlhf_study.chapters.figures import BETTER, GREY, WORSE
 from mmrlhf_study.chapters.reporting import Headline, shown
 from mmrlhf_study.evaluation import compare
 from mmrlhf_study.evaluation.held_out import AVERAGE
@@ -29,9 +26,6 @@ RELATION = {
 }
 
 
-# ---------------------------------------------------------------- figures
-
-
 def scaling_figure(ks: Sequence[float], to: float = 10) -> Figure:
     """Fig. 5: 1 − e^(−kδ) over δ, computed by the library's β(δ) at β_ori = w = 1."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2))
@@ -41,43 +35,6 @@ def scaling_figure(ks: Sequence[float], to: float = 10) -> Figure:
     figures.finish(axis, "1 − e^(−kδ), from the library", grid="both", xlabel="reward margin δ")
     figures.legend(axis)
     return figure
-
-
-def _arm_points(axis: Axes, rows: pd.DataFrame, single: pd.DataFrame | None = None) -> None:
-    """One point with interval per arm, and a small stroke for each of its seeds."""
-    at = np.arange(len(rows))[::-1]
-    figures.points(axis, at, rows, lying=True, color=BETTER)
-    if single is not None:
-        place = dict(zip(rows["arm"], at, strict=True))
-        axis.plot(single["value"], [place[arm] - 0.28 for arm in single["arm"]], "|", color=WORSE, markersize=7)
-    axis.set_yticks(at, [label(arm) for arm in rows["arm"]], fontsize=9)
-
-
-def arms_figure(means: pd.DataFrame, single: pd.DataFrame, world: str, unit: str) -> Figure:
-    """Fig. 12a in miniature: the average of every arm with interval and seeds, and the paper's four bars beside it."""
-    rows = means[means["family"] == AVERAGE]
-    size = (10.5, 0.36 * len(rows) + 1.6)
-    figure, axes = plt.subplots(1, 2, figsize=size, width_ratios=(2, 1), layout="constrained")
-    _arm_points(axes[0], rows, single)
-    figures.finish(axes[0], f"{world}: bars 95 % over questions, strokes seeds", "both", xlabel=f"mean {unit}")
-    axes[1].barh([label(arm) for arm in FIGURE_12A][::-1], list(FIGURE_12A.values())[::-1], color=GREY)
-    figures.finish(axes[1], "paper, Fig. 12a", "x", xlabel="average of four benchmarks", xlim=(70, 78))
-    return figure
-
-
-def families_figure(means: pd.DataFrame, world: str, unit: str) -> Figure:
-    """The score of every arm on each family of questions."""
-    names = [name for name in dict.fromkeys(means["family"]) if name != AVERAGE]
-    size = (3 * len(names) + 1.5, 0.32 * means["arm"].nunique() + 1.5)
-    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, layout="constrained", squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=True):
-        _arm_points(axis, means[means["family"] == name])
-        figures.finish(axis, name, "both")
-    figure.supxlabel(f"mean {unit} ({world})", fontsize=9)
-    return figure
-
-
-# ---------------------------------------------------------------- numbers and sentences
 
 
 def averages(means: pd.DataFrame) -> pd.DataFrame:

@@ -264,23 +264,6 @@ def conclusion(own: Estimate | Paired, gap: Estimate | Paired) -> str:
     return f"The paper's conclusion {words[side(gap.low, gap.high)]}."
 
 
-def reasons(shares: pd.DataFrame, orders: pd.DataFrame, picks: pd.DataFrame) -> list[str]:
-    """Explanations of the result, from the tables of `by_class`, `accuracy` and `best_of` of the same queries."""
-    share = shares[shares["class"] == "all"].set_index("measure")["value"]
-    most, mean = picks["k"].max(), picks.loc[picks["k"] == 1, "value"].iloc[0]
-    top = picks[picks["k"] == most].set_index("signal")["value"]
-    room = top[self_training.TRUTH] - mean
-    lines = [
-        f"No answer is right for {share['all wrong']:.0%} of the queries, all are for {share['all right']:.0%}.",
-        f"For {share['equal score']:.0%} all answers have the same truth score: no choice among them can help there.",
-        f"The best of {most} answers is {room:.2f} above the mean answer: this is the most that choosing can gain.",
-    ]
-    for row in orders[orders["class"] == "all"].itertuples():
-        gain = f"; picking by it gains {(top[row.signal] - mean) / room:.0%} of the possible" if room else ""
-        lines.append(f"{row.signal} orders {row.value:.0%} of the pairs that differ as the truth does{gain}.")
-    return lines
-
-
 def sizes(frame: pd.DataFrame, draws: int, seed: int) -> list[str]:
     """The gain by more answers, and by more rounds, of every arm that was run with several numbers of them."""
     lines = []

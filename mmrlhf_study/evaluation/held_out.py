@@ -153,13 +153,6 @@ class Graded(Record):
     declined: bool = column("whether the answer declines", False)
 
 
-def answers(policy: Policy, items: Sequence[HeldOutQuestion], max_new_tokens: int, batch: int = 64) -> list[str]:
-    """The greedy answer to each question."""
-    shown, names = [item.prompt for item in items], [item.id for item in items]
-    sampled = generate.sample(policy, shown, names, max_new_tokens=max_new_tokens, batch=batch, desc="")
-    return [text for (text,) in sampled]
-
-
 def rewards(
     model: RewardModel, items: Sequence[HeldOutQuestion], texts: Sequence[str], how: CritiqueDecoding, desc: str
 ) -> list[float]:
@@ -209,8 +202,10 @@ class Grader:
     def graded(self, policy: Policy, part: str, arm: str, seed: int) -> list[Graded]:
         """The grades of one policy's greedy answers to the questions of dev or of test."""
         items = of_part(self.items, part)
-        texts = answers(policy, items, self.max_new_tokens, self.batch)
-        return grade(items, texts, arm, seed, self.critiques, self.judge)
+        shown, names = [item.prompt for item in items], [item.id for item in items]
+        length, batch = self.max_new_tokens, self.batch
+        answers = generate.sample(policy, shown, names, max_new_tokens=length, batch=batch, desc="")
+        return grade(items, [text for (text,) in answers], arm, seed, self.critiques, self.judge)
 
 
 # ---------------------------------------------------------------- tables
