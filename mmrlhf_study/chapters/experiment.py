@@ -162,10 +162,10 @@ class TrainingSettings:
 
 
 @cache
-def _code() -> str:
-    """Hash of the code that trains: an interrupted run does not continue under another trainer."""
-    files = imports.closure([job.__name__])
-    return storage.sha256_bytes(b"\0".join((imports.ROOT / file).read_bytes() for file in files))
+def code(root: Path = imports.ROOT) -> str:
+    """Hash of the code that trains, below `root`: an interrupted run does not continue under another trainer."""
+    files = imports.closure([job.__name__], root)
+    return storage.sha256_bytes(b"\0".join((root / file).read_bytes() for file in files))
 
 
 class TrainingRun(NamedTuple):
@@ -217,7 +217,7 @@ class Experiment:
         """The job of one run, in a folder named after all that decides its outcome."""
         own = replace(self.job, rows=f"{self.rows}/{arm.rows}.parquet", objective=asdict(arm.objective), seed=seed)
         base = reference.identity(policy.locate(own.model), job.DTYPES[own.dtype])
-        parts = [json.dumps(asdict(own), sort_keys=True), storage.sha256_file(storage.path(own.rows)), base, _code()]
+        parts = [json.dumps(asdict(own), sort_keys=True), storage.sha256_file(storage.path(own.rows)), base, code()]
         name = f"{arm.name}-{seed}-{storage.sha256_bytes(' '.join(parts).encode())[:12]}"
         return replace(own, output=f"{RUNS_FOLDER}/{name}")
 

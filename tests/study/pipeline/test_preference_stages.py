@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_stages_depend_on_the_parameters_their_modules_read(project):
     ):
         given = params.read()
         recorder = Recorder(given.mm_dpo)
-        make(replace(given, mm_dpo=recorder))
+        make(SimpleNamespace(base=given.base, mm_dpo=recorder))
         read[stage] = recorder.names
     training = set(TrainingSettings.__dataclass_fields__)
     assert listed("sensitivity_cell") == read["sensitivity_cell"]
