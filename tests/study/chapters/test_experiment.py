@@ -1,5 +1,6 @@
 """Arms × seeds on a tiny project: what decides a run, what does not, and that nothing is computed twice."""
 
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -100,6 +101,27 @@ def test_a_whole_run_is_not_trained_again_and_a_changed_one_is_another(together,
     slower = replace(together, job=replace(together.job, training={**together.job.training, "learning_rate": 1e-3}))
     places.add(slower.job_of(Arm("once", O), 1).output)
     assert len(places) == 5
+
+
+def test_a_run_is_named_after_the_code_that_trains_and_no_other(together, tmp_path):
+    for package in ("mmrlhf_core", "mmrlhf_study"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(experiment.imports.ROOT / package, tmp_path / package, ignore=ignored)
+
+    def code_after(edited):
+        with (tmp_path / edited).open("a") as file:
+            file.write("\n# edited\n")
+        experiment.code.cache_clear()
+        return experiment.code(tmp_path)
+
+    names, own = [together.job_of(Arm("code", O), 1).output], experiment.code()
+    for module, same in (("mmrlhf_study/chapters/experiment.py", True), ("mmrlhf_core/ranked/logps.py", False)):
+        changed = code_after(module)
+        assert (changed == own) == same, module
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(experiment, "code", lambda changed=changed: changed)
+            names.append(together.job_of(Arm("code", O), 1).output)
+    assert names[0] == names[1] != names[2]
 
 
 def test_another_reference_is_computed_and_never_mistaken(together):
