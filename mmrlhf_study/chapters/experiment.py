@@ -1,41 +1,75 @@
-"""Arms × seeds: the same base, queries, steps and reference for every run, so that only the objective differs.
+"""Experiments of arms and seeds: every run has the same base, queries, steps and reference; only its arm differs.
 
 Every run is a `job.Job`. Small ones train one after the other in this process, from examples that are encoded once;
-large ones are launched in many processes. A run that is whole is not trained again, and one that was cut short goes on
-from its last checkpoint: its folder is named after everything that decides its outcome.
+large ones are launched in many processes. A finished run is not trained again, and an interrupted one continues from
+its last checkpoint, because its folder is named after everything that decides its outcome.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from random import Random
+from typing import ClassVar, NamedTuple, Self
 
+import numpy as np
 import peft
+import torch
 import transformers as hf
 
-from mmrlhf_core.data import records, storage
+from mmrlhf_core.data import graph, records, storage
 from mmrlhf_core.data.names import nearest
+from mmrlhf_core.data.records import Pair, Record, column
 from mmrlhf_core.models import policy
 from mmrlhf_core.models.policy import Policy
+from mmrlhf_core.objectives import preference
 from mmrlhf_core.training import dataset, environment, job, launch, reference
 from mmrlhf_core.training.dataset import RankedExample, RankedRow
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.pipeline import imports
 
-TRAIN, HARDEST, SHUFFLED = "train", "train_hardest", "train_shuffled"
+BASE = "models/base"  # policy that every run starts from, which is also the reference
+TRAIN, HARDEST, SHUFFLED = "train", "train_hardest", "train_shuffled"  # files of training rows
+ROWS_FOLDER = "data/preference"  # the ranked rows and the reference cache
+RUNS_FOLDER = "scratch/preference"  # the runs until their policies are kept
 RELEASED_SETTINGS = {"w": 0.1, "sft_weight": 0.25}  # what the authors' released script passes
-HELD = 2**31  # bytes of encoded pictures up to which a run's examples stay in memory
+ENCODED_BYTES = 2**31  # size of encoded pictures up to which the examples stay in memory
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-PLACE = "data/preference"  # folder of the ranked rows and the reference cache
-RUNS = "scratch/preference"  # folder of the runs until their policies are kept
+ARM_NAMES = {
+    "base": "base",
+    "sft": "SFT on chosen",
+    "dpo": "DPO",
+    "beta_dpo": "β-DPO (implicit reward)",
+    "odpo": "DPO with offset",
+    "robust_dpo": "robust DPO",
+    "mm_dpo": "MM-DPO",
+    "hardest": "MM-DPO, hardest pairs",
+    "shuffled": "MM-DPO, shuffled δ",
+    "constant_beta": "DPO at the mean β(δ)",
+    "released": "the release's code",
+}
+LOGGED = {  # columns of a learning curve, and the trainer's names for them
+    "sft loss": "loss/sft",
+    "chosen": "logratios/chosen",
+    "rejected": "logratios/rejected",
+    "log p chosen": "logps/chosen",
+    "log p rejected": "logps/rejected",
+    "margin": "rewards/margin",
+    "accuracy": "rewards/accuracy",
+    "beta": "beta/p50",
+    "least beta": "beta/min",
+    "most beta": "beta/max",
+}
+
+
+# ---------------------------------------------------------------- arms
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: its objective, and the rows it is trained on by the name of their file."""
+    """One arm of an experiment: its objective, and the file of the rows it trains on."""
 
     name: str
     objective: Objective
@@ -45,6 +79,11 @@ class Arm:
 def weighted(sft_weight: float) -> str:
     """The name of MM-DPO with another SFT weight."""
     return f"mm_dpo_sft_{sft_weight:g}"
+
+
+def label(arm: str) -> str:
+    """An arm in words."""
+    return ARM_NAMES.get(arm) or f"MM-DPO, SFT weight {arm.rpartition('_')[2]}"
 
 
 def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Sequence[float] = ()) -> list[Arm]:
@@ -64,8 +103,62 @@ def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Seq
         if name not in known:
             raise ValueError(f"No arm {name!r}. {nearest(name, known)}")
     weights = [weight for weight in sft_weights if weight != o.sft_weight]
-    tried = [Arm(weighted(weight), replace(o, sft_weight=weight)) for weight in weights]
-    return [Arm("mm_dpo", o), *(known[name] for name in others), *tried]
+    return [
+        Arm("mm_dpo", o),
+        *(known[name] for name in others),
+        *(Arm(weighted(weight), replace(o, sft_weight=weight)) for weight in weights),
+    ]
+
+
+# ---------------------------------------------------------------- runs
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How every run of an experiment trains. The names are those of the chapters' sections of params.yaml.
+
+    `batch` counts the queries of one process and micro-batch; `lora_rank` 0 trains all weights; a blank `layout`
+    trains in this process.
+    """
+
+    media: str
+    frames: int
+    dtype: str
+    threads: int
+    epochs: float
+    batch: int
+    accumulation: int
+    rate: float
+    lora_rank: int
+    checkpointing: bool
+    layout: str = ""
+    processes: int = 1
+
+    @classmethod
+    def of(cls, section: object, threads: int) -> Self:
+        """The settings in a section of params.yaml."""
+        names = [item.name for item in fields(cls) if item.name != "threads"]
+        return cls(threads=threads, **{name: getattr(section, name) for name in names})
+
+    def job(self, model: str) -> Job:
+        """A job from `model`, without rows and output: cosine schedule after a tenth of warm-up, as in the release.
+
+        Launched runs keep their last two checkpoints.
+        """
+        training = {
+            "num_train_epochs": self.epochs, "per_device_train_batch_size": self.batch,
+            "gradient_accumulation_steps": self.accumulation, "learning_rate": self.rate,
+            "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "logging_steps": 0.1,
+        }  # fmt: skip
+        training |= {"bf16": True} if self.dtype == "bfloat16" else {}
+        training |= {"save_strategy": "steps", "save_steps": 0.2, "save_total_limit": 2} if self.layout else {}
+        lora = {"r": self.lora_rank, "lora_alpha": 2 * self.lora_rank, "target_modules": list(PROJECTIONS)}
+        lora["exclude_modules"] = r".*(vision_tower|visual).*"
+        return Job(
+            model=model, rows="", media=self.media, reference=f"{ROWS_FOLDER}/reference", output="",
+            training=training, lora=lora if self.lora_rank else {}, dtype=self.dtype, frames=self.frames,
+            threads=self.threads, checkpointing=self.checkpointing,
+        )  # fmt: skip
 
 
 @cache
@@ -88,15 +181,20 @@ class TrainingRun(NamedTuple):
 class Experiment:
     """What all runs share.
 
-    `job` gives everything but `rows`, `objective`, `output` and `seed`, which are each run's own; `rows` is the folder
-    of the files of ranked rows. A blank `layout` trains in this process.
+    `job` gives everything but `rows`, `objective`, `output` and `seed`, which each run has for itself; `rows` is the
+    folder of the files of ranked rows. `encoded` keeps the examples of each file.
     """
 
     job: Job
-    rows: str
+    rows: str = ROWS_FOLDER
     layout: str = ""
     processes: int = 1
-    _kept: dict[str, Sequence[RankedExample]] = field(default_factory=dict, repr=False)
+    encoded: dict[str, Sequence[RankedExample]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, model: str, settings: TrainingSettings) -> Self:
+        """An experiment that starts from `model`."""
+        return cls(settings.job(model), layout=settings.layout, processes=settings.processes)
 
     @property
     def processor(self) -> hf.ProcessorMixin:
@@ -105,15 +203,15 @@ class Experiment:
     def examples(self, name: str) -> Sequence[RankedExample]:
         """The rows of a file with their reference log-probabilities from the cache.
 
-        What fits into `HELD` bytes is encoded once for all runs, more than that again whenever it is asked for.
+        Up to `ENCODED_BYTES` they are encoded once for all runs; a larger file is encoded anew for every access.
         """
-        if name not in self._kept:
+        if name not in self.encoded:
             rows, processor = records.read(f"{self.rows}/{name}.parquet", RankedRow), self.processor
             known = job.reference_cache(self.job, rows, processor)
             data = dataset.Encoded(rows, processor, self.job.media, self.job.frames, known)
             size = sum(tensor.nbytes for tensor in data[0].query.media.values()) * len(data)
-            self._kept[name] = [data[number] for number in range(len(data))] if size < HELD else data
-        return self._kept[name]
+            self.encoded[name] = [data[number] for number in range(len(data))] if size < ENCODED_BYTES else data
+        return self.encoded[name]
 
     def job_of(self, arm: Arm, seed: int) -> Job:
         """The job of one run, in a folder named after all that decides its outcome."""
@@ -121,10 +219,10 @@ class Experiment:
         base = reference.identity(policy.locate(own.model), job.DTYPES[own.dtype])
         parts = [json.dumps(asdict(own), sort_keys=True), storage.sha256_file(storage.path(own.rows)), base, code()]
         name = f"{arm.name}-{seed}-{storage.sha256_bytes(' '.join(parts).encode())[:12]}"
-        return replace(own, output=f"{RUNS}/{name}")
+        return replace(own, output=f"{RUNS_FOLDER}/{name}")
 
-    def run(self, arm: Arm, seed: int, watching: Sequence[hf.TrainerCallback] = ()) -> TrainingRun:
-        """Train one arm with one seed, unless that is done; `watching` only sees runs of this process."""
+    def run(self, arm: Arm, seed: int, callbacks: Sequence[hf.TrainerCallback] = ()) -> TrainingRun:
+        """Train one arm with one seed, unless that is done; `callbacks` are for runs in this process."""
         own = self.job_of(arm, seed)
         folder = storage.path(own.output)
         if not (folder / job.HISTORY).is_file():
@@ -133,11 +231,11 @@ class Experiment:
                 launch.run(folder / "job.json", self.layout, self.processes)
             else:
                 environment.begin(seed, own.threads)
-                job.train(own, self.examples(arm.rows), self.processor, list(watching))
+                job.train(own, self.examples(arm.rows), self.processor, list(callbacks))
         return TrainingRun(arm.name, seed, folder, storage.read_json(folder / job.HISTORY))
 
     def policy(self, run: TrainingRun) -> Policy:
-        """What a run has trained, adapters merged into the base."""
+        """The policy that a run has trained, adapters merged into the base."""
         final = run.folder / "final"
         if not (final / "adapter_config.json").is_file():
             return policy.load(str(final))
@@ -146,52 +244,68 @@ class Experiment:
         return Policy(adapted.merge_and_unload().eval(), base.processor)
 
 
-LOGGED = {  # columns of a learning curve, and what a trainer calls them
-    "sft loss": "loss/sft",
-    "chosen": "logratios/chosen",
-    "rejected": "logratios/rejected",
-    "log p chosen": "logps/chosen",
-    "log p rejected": "logps/rejected",
-    "margin": "rewards/margin",
-    "accuracy": "rewards/accuracy",
-    "beta": "beta/p50",
-    "least beta": "beta/min",
-    "most beta": "beta/max",
-}
-
-
-def curve(run: TrainingRun, number: int, watched: Sequence[Mapping[str, float]] = ()) -> list[dict[str, str | float]]:
-    """What a run logged, a row for each step, and what was watched of it (KL, length), as rows of their own."""
+def curve(run: TrainingRun, number: int, own: Sequence[Mapping[str, float]] = ()) -> list[dict[str, str | float]]:
+    """What a run logged, a row for each step, then the rows of a monitor of its own answers (KL, length)."""
     head = {"arm": run.arm, "seed": number}
     rows = []
     for entry in run.history:
         if "loss" in entry:
-            main = [name for name in entry if name.startswith("loss/") and name != LOGGED["sft loss"]]
-            seen = {column: entry[name] for column, name in LOGGED.items() if name in entry}
-            rows.append({**head, "step": entry["step"], **({"loss": entry[main[0]]} if main else {}), **seen})
-    return rows + [{**head, **row} for row in watched]
+            loss = [name for name in entry if name.startswith("loss/") and name != LOGGED["sft loss"]]
+            logged = {column_: entry[name] for column_, name in LOGGED.items() if name in entry}
+            rows.append({**head, "step": entry["step"], **({"loss": entry[loss[0]]} if loss else {}), **logged})
+    return rows + [{**head, **row} for row in own]
 
 
-def shared(
-    model: str, media: str, frames: int, dtype: str, threads: int, epochs: float, batch: int, accumulation: int,
-    rate: float, lora_rank: int, checkpointing: bool, layout: str, processes: int,
-) -> Experiment:  # fmt: skip
-    """The experiment of these parameters: cosine schedule after a tenth of warm-up, as in the release.
+# ---------------------------------------------------------------- variants of the rows
 
-    `batch` counts queries of one process and micro-batch, `lora_rank` 0 trains all weights. Launched runs keep their
-    last two checkpoints.
+
+def hardest(pairs: Iterable[Pair]) -> list[Pair]:
+    """Of each query the pairs with the most ranks between, best against worst.
+
+    Published pairs do not say how many ranks lie between; where they form a whole ranking, the ranking does.
     """
-    training = {
-        "num_train_epochs": epochs, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
-        "learning_rate": rate, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "logging_steps": 0.1,
-    }  # fmt: skip
-    training |= {"bf16": True} if dtype == "bfloat16" else {}
-    training |= {"save_strategy": "steps", "save_steps": 0.2, "save_total_limit": 2} if layout else {}
-    lora = {"r": lora_rank, "lora_alpha": 2 * lora_rank, "target_modules": list(PROJECTIONS)}
-    lora["exclude_modules"] = r".*(vision_tower|visual).*"
-    own = Job(
-        model=model, rows="", media=media, reference=f"{PLACE}/reference", output="",
-        training=training, lora=lora if lora_rank else {}, dtype=dtype, frames=frames, threads=threads,
-        checkpointing=checkpointing,
-    )  # fmt: skip
-    return Experiment(own, PLACE, layout, processes)
+    kept = []
+    for of_query in graph.by_query(pairs).values():
+        order = graph.ranking(of_query)
+        rank = dict(zip(order.responses, order.ranks, strict=True)) if order else {}
+        steps = [rank[pair.rejected] - rank[pair.chosen] if rank else pair.steps for pair in of_query]
+        kept += [pair for pair, between in zip(of_query, steps, strict=True) if between == max(steps)]
+    return kept
+
+
+def sample(rows: Sequence[RankedRow], count: int, seed: int) -> list[RankedRow]:
+    """At most `count` rows, drawn at random, in their order; all of them at 0."""
+    if not 0 < count < len(rows):
+        return list(rows)
+    chosen = sorted(Random(f"rows {seed}").sample(range(len(rows)), count))
+    return [rows[number] for number in chosen]
+
+
+def shuffled(rows: Sequence[RankedRow], seed: int) -> list[RankedRow]:
+    """The same margins assigned to other pairs at random: β keeps its distribution and loses its meaning."""
+    dealt = iter(np.random.default_rng(seed).permutation([delta for row in rows for delta in row.margins]).tolist())
+    return [replace(row, margins=tuple(next(dealt) for _ in row.margins)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class PairBeta(Record):
+    """The β that MM-DPO trains one pair with."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    winner: int = column("number of the better response in the query's ranked row")
+    loser: int = column("number of the worse response")
+    delta: float = column("the reward model's margin δ")
+    beta: float = column("β(δ), §4 of the paper; 0 where the pair is dropped")
+
+
+def betas(rows: Iterable[RankedRow], o: Objective) -> list[PairBeta]:
+    """β(δ) of every pair of the rows, in order, from the function that training uses."""
+    every = []
+    for row in rows:
+        delta = torch.tensor(row.margins, dtype=torch.double)
+        beta = preference.dynamic_beta(delta, o.beta_ori, o.w, o.k, o.negative_margin).tolist()
+        values = zip(row.winners, row.losers, row.margins, beta, strict=True)
+        every += [PairBeta(row.id, *value) for value in values]
+    return every

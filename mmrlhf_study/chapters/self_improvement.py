@@ -1,41 +1,49 @@
-"""What a policy's own answers can give, how well a signal finds it, and what training on it brought.
+"""Chapter 06: what a policy's own answers hold, how well a signal finds the best of them, and what training gains.
 
-Tables hold estimates with 95 % intervals of a bootstrap over picture groups (`clusters`), seeds together. A query is
-`right` in the sense of the examination (`examination.judge`), which only MiniWorld knows. K answers to a query.
+Tables hold estimates with 95 % intervals of a bootstrap over groups of queries that share a picture (`cluster`), seeds
+together. Whether an answer is right only MiniWorld knows, by the examination (`examination.judge`). K answers to a
+query.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, product
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.models import policy, prompts
-from mmrlhf_core.models.reward import RewardModel
+from mmrlhf_core.models import prompts
 from mmrlhf_core.rollout.sampling import SampledAnswers
-from mmrlhf_core.rollout.score import CritiqueDecoding
-from mmrlhf_core.training.dataset import RankedRow
-from mmrlhf_study.chapters import rounds
-from mmrlhf_study.chapters.rounds import Condition, ConditionRun, Lab
-from mmrlhf_study.evaluation import gains, statistics
-from mmrlhf_study.evaluation.gains import TRUTH_KNOWN, Graded, HeldOutQuestion
+from mmrlhf_study.annotation import views
+from mmrlhf_study.chapters import self_training
+from mmrlhf_study.chapters.figures import GREY, PALETTE
+from mmrlhf_study.chapters.reporting import ENDS, shown
+from mmrlhf_study.chapters.self_training import ConditionRun, SignalScores
+from mmrlhf_study.evaluation import compare, held_out, statistics
+from mmrlhf_study.evaluation.compare import BETTER, OPEN, WORSE, Paired, side
+from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
 from mmrlhf_study.evaluation.statistics import Estimate
 from mmrlhf_study.miniworld import examination, questions
 
 STATES = ("all alike", "all right", "all wrong", "equal score")
-
-
-def knows(queries: Iterable[Query]) -> bool:
-    """Whether the truth about all of these queries can be checked."""
-    return all(query.source in TRUTH_KNOWN for query in queries)
+ARM_COLOURS = {"base": GREY, "own": PALETTE[0], "people": PALETTE[1], "truth": PALETTE[2], "weak": PALETTE[3]}
 
 
 def is_right(query: str, text: str) -> bool:
     """Whether an answer concludes rightly, describes wholly and without a wrong claim, or declines where it must."""
     outcome = examination.judge("", questions.question(query), text)
     return outcome.right == outcome.of
+
+
+def as_questions(queries: Sequence[Query], media: str, frames: int) -> list[HeldOutQuestion]:
+    """Held-out queries as questions of the test part, by class; with their truth where it is known."""
+    items = []
+    for query in queries:
+        truth = questions.question(query.id) if held_out.truth_known([query]) else None
+        prompt = prompts.of_query(query, media, frames)
+        items.append(HeldOutQuestion("test", query.category or "unknown", query.id, prompt, truth))
+    return items
 
 
 # ---------------------------------------------------------------- what answers hold
@@ -50,9 +58,9 @@ def states(
         row = {"seed": seed, "query": query.id, "cluster": clusters[query.id], "class": query.category or "unknown"}
         row |= {"different": len(set(one.texts)), "all alike": len(set(one.texts)) == 1}
         row |= {"blank": np.mean([not text.strip() for text in one.texts]), "cut off": 1 - np.mean(one.finished)}
-        if knows([query]):
+        if held_out.truth_known([query]):
             right = [is_right(query.id, text) for text in one.texts]
-            scores = [rounds.true_score(query.id, text) for text in one.texts]
+            scores = [self_training.true_score(query.id, text) for text in one.texts]
             row |= {"right": np.mean(right), "all right": all(right), "all wrong": not any(right)}
             row |= {"mean": np.mean(scores), "best": max(scores), "equal score": len(set(scores)) == 1}
         rows.append(row)
@@ -60,7 +68,7 @@ def states(
 
 
 def _mean(rows: pd.DataFrame, name: str, draws: int, seed: int) -> Estimate:
-    """The mean of a column with its interval; from one cluster none (NaN), of a share of 0 or 1 Wilson's."""
+    """The mean of a column with its interval: NaN for one cluster, Wilson's for a share of 0 or 1."""
     values, groups = rows[name].astype(float), rows["cluster"].nunique()
     if groups < 2:
         return Estimate(float(values.mean()), float("nan"), float("nan"))
@@ -69,25 +77,30 @@ def _mean(rows: pd.DataFrame, name: str, draws: int, seed: int) -> Estimate:
     return statistics.mean_interval(values, rows["cluster"], draws, seed)
 
 
+def _classes(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """The rows of every class in alphabetical order, and all rows, as masks."""
+    kinds = sorted(frame["class"].unique())
+    return {kind: frame["class"].eq(kind) for kind in kinds} | {"all": frame["class"].notna()}
+
+
 def by_class(frame: pd.DataFrame, names: Sequence[str], draws: int, seed: int) -> pd.DataFrame:
     """Means of some columns per class and over all: class, measure, value, low, high, n (queries)."""
-    found = []
-    for kind in (*sorted(frame["class"].unique()), "all"):
-        mine = frame if kind == "all" else frame[frame["class"] == kind]
-        for name in names:
-            found.append((kind, name, *_mean(mine, name, draws, seed), mine["query"].nunique()))
-    return pd.DataFrame(found, columns=["class", "measure", "value", "low", "high", "n"])
+    table = [
+        (kind, name, *_mean(frame[rows], name, draws, seed), frame["query"][rows].nunique())
+        for kind, rows in _classes(frame).items()
+        for name in names
+    ]
+    return pd.DataFrame(table, columns=["class", "measure", *ENDS, "n"])
 
 
-def in_words(table: pd.DataFrame, rows: str, columns: str, digits: int = 2) -> pd.DataFrame:
-    """A table of estimates as text for reading: `value [low, high]`, the interval a dash where there is none."""
-    ends = [f"{r.low:.{digits}f}, {r.high:.{digits}f}" if r.low == r.low else "–" for r in table.itertuples()]
-    text = [f"{value:.{digits}f} [{end}]" for value, end in zip(table["value"], ends, strict=True)]
-    shown = table.assign(text=text).pivot(index=rows, columns=columns, values="text")
-    return shown.reindex(index=list(dict.fromkeys(table[rows])), columns=list(dict.fromkeys(table[columns])))
+def crossed(table: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
+    """A table of estimates for reading, `value [low, high]` in each cell; a dash where there is no interval."""
+    text = [shown(*ends).replace("nan, nan", "–") for ends in table[list(ENDS)].itertuples(index=False)]
+    wide = table.assign(text=text).pivot(index=rows, columns=columns, values="text")
+    return wide.reindex(index=list(dict.fromkeys(table[rows])), columns=list(dict.fromkeys(table[columns])))
 
 
-# ---------------------------------------------------------------- how well a signal finds it
+# ---------------------------------------------------------------- how well a signal finds the best answer
 
 
 def picked(values: Sequence[float], scores: Sequence[float], k: int) -> float:
@@ -97,11 +110,11 @@ def picked(values: Sequence[float], scores: Sequence[float], k: int) -> float:
     """
     if not 1 <= k <= len(values) or len(values) != len(scores):
         raise ValueError(f"{k} of {len(values)} answers with {len(scores)} scores cannot be chosen from.")
-    found = []
+    best = []
     for chosen in combinations(range(len(values)), k):
         top = max(scores[i] for i in chosen)
-        found.append(np.mean([values[i] for i in chosen if scores[i] == top]))
-    return float(np.mean(found))
+        best.append(np.mean([values[i] for i in chosen if scores[i] == top]))
+    return float(np.mean(best))
 
 
 def ordered(values: Sequence[float], scores: Sequence[float]) -> tuple[float, int]:
@@ -115,6 +128,12 @@ def ordered(values: Sequence[float], scores: Sequence[float]) -> tuple[float, in
     return right, pairs
 
 
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """First column over the second; NaN where that is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+
+
 def accuracy(
     frame: pd.DataFrame, truth: Sequence[Sequence[float]], signals: Mapping[str, Sequence[Sequence[float]]],
     draws: int, seed: int,
@@ -123,23 +142,16 @@ def accuracy(
 
     `truth` and `signals` hold the scores of the answers of every row of `frame`.
     """
-    found = []
+    table = []
     for name, scores in signals.items():
         counts = np.array([ordered(a, b) for a, b in zip(truth, scores, strict=True)])
-        for kind in (*sorted(frame["class"].unique()), "all"):
-            mine = frame["class"].eq(kind) | (kind == "all")
-            code = pd.factorize(frame["cluster"][mine])[0]
-            sums = np.stack([np.bincount(code, column) for column in counts[mine].T], -1)
+        for kind, rows in _classes(frame).items():
+            code = pd.factorize(frame["cluster"][rows])[0]
+            sums = np.stack([np.bincount(code, column) for column in counts[rows].T], -1)
             if sums[:, 1].sum():
                 estimate = statistics.bootstrap(sums, _ratio, draws, seed)
-                found.append((kind, name, *map(float, estimate), int(sums[:, 1].sum())))
-    return pd.DataFrame(found, columns=["class", "signal", "value", "low", "high", "n"])
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    """First column over the second; NaN where that is 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+                table.append((kind, name, *map(float, estimate), int(sums[:, 1].sum())))
+    return pd.DataFrame(table, columns=["class", "signal", *ENDS, "n"])
 
 
 def best_of(
@@ -147,68 +159,36 @@ def best_of(
     sizes: Sequence[int], draws: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """Truth score of the answer that each signal picks from k: signal, k, value, low, high, n (queries)."""
-    found = []
+    table = []
     for name, scores in signals.items():
         for k in sizes:
-            got = [picked(a, b, k) for a, b in zip(truth, scores, strict=True)]
-            found.append((name, k, *_mean(frame.assign(got=got), "got", draws, seed), frame["query"].nunique()))
-    return pd.DataFrame(found, columns=["signal", "k", "value", "low", "high", "n"])
+            value = frame.assign(value=[picked(a, b, k) for a, b in zip(truth, scores, strict=True)])
+            table.append((name, k, *_mean(value, "value", draws, seed), frame["query"].nunique()))
+    return pd.DataFrame(table, columns=["signal", "k", *ENDS, "n"])
 
 
 def pick_passes(
-    answers: Sequence[SampledAnswers], signals: Mapping[str, Sequence[rounds.Signal]], sizes: Sequence[int]
+    answers: Sequence[SampledAnswers], signals: Mapping[str, Sequence[SignalScores]], sizes: Sequence[int]
 ) -> pd.DataFrame:
-    """Mean token passes of one query: k answers drawn, and for k above 1 scored, a row per signal, a column per k."""
-    found = {}
-    for name, seen in signals.items():
-        found[name] = [
-            np.mean([
-                said.prompt + k * np.mean(said.tokens) + (k > 1) * (one.question + k * np.mean(one.passes))
-                for said, one in zip(answers, seen, strict=True)
-            ])
-            for k in sizes
-        ]  # fmt: skip
-    return pd.DataFrame(found, index=pd.Index(sizes, name="k")).T.rename_axis("signal")
+    """Mean token passes of one query: k answers drawn, and for k above 1 scored; a row per signal, a column per k."""
+
+    def passes(sampled: SampledAnswers, signal: SignalScores, k: int) -> float:
+        scoring = (k > 1) * (signal.question + k * np.mean(signal.passes))
+        return sampled.prompt + k * np.mean(sampled.tokens) + scoring
+
+    table = {
+        name: [np.mean([passes(*pair, k) for pair in zip(answers, scores, strict=True)]) for k in sizes]
+        for name, scores in signals.items()
+    }
+    return pd.DataFrame(table, index=pd.Index(sizes, name="k")).T.rename_axis("signal")
 
 
-# ---------------------------------------------------------------- what training brought
-
-
-def items(queries: Sequence[Query], media: str, frames: int) -> list[HeldOutQuestion]:
-    """Held-out queries as questions to grade, by class; with their truth where it is known."""
-    found = []
-    for query in queries:
-        asked = questions.question(query.id) if query.source in TRUTH_KNOWN else None
-        shown = prompts.of_query(query, media, frames)
-        found.append(HeldOutQuestion("test", query.category or "unknown", query.id, shown, asked))
-    return found
-
-
-def experiment(
-    lab: Lab, conditions: Sequence[Condition], seeds: int, train: Sequence[Query], annotated: Mapping[str, RankedRow],
-    asked: Sequence[HeldOutQuestion], judge: RewardModel | None,
-) -> tuple[list[ConditionRun], list[Graded]]:  # fmt: skip
-    """Every condition with every seed, and the greedy answers of each model that came out, graded under its name.
-
-    The base is graded too. Where the truth is not known, the judge is the reward model that also ranks: no neutral one.
-    """
-    prompt_tokens = {one.query: one.prompt for one in lab.draw(lab.base, train, 0)}
-    how = CritiqueDecoding(max_new_tokens=lab.critique_tokens)
-
-    def grade(model: str, name: str, number: int) -> list[Graded]:
-        texts = gains.answers(policy.load(model), asked, lab.sampling.max_new_tokens)
-        return gains.grade(asked, texts, name, number, how, judge)
-
-    runs, graded = [], grade(lab.base, "base", 0)
-    for condition, number in tqdm(list(product(conditions, range(seeds))), desc="runs"):
-        runs.append(rounds.run(lab, condition, number, train, annotated, prompt_tokens))
-        graded += grade(runs[-1].model, condition.name, number)
-    return runs, graded
+# ---------------------------------------------------------------- what training gains
 
 
 def table(graded: Iterable[Graded], runs: Iterable[ConditionRun], clusters: Mapping[str, str]) -> pd.DataFrame:
     """Grades of trained models: name, arm, n and rounds of the condition, seed, query, cluster, score, right."""
-    about = {one.name: (one.arm, one.n, one.rounds) for one in runs}
+    about = {run.name: (run.arm, run.n, run.rounds) for run in runs}
     rows = [
         (one.arm, *about[one.arm], one.seed, one.query, clusters[one.query], one.score, float(one.right))
         for one in graded
@@ -218,128 +198,99 @@ def table(graded: Iterable[Graded], runs: Iterable[ConditionRun], clusters: Mapp
 
 
 def compared(frame: pd.DataFrame, base: Mapping[str, float], draws: int, seed: int) -> pd.DataFrame:
-    """Each condition against the base on the same queries, and the p of one round's arms adjusted as one family.
+    """Each condition against the base on the same queries; the arms with most answers in one round are one family.
 
     `frame` has a row per condition, seed and query with its score; `base` the base policy's score of each query. The
-    lowest and highest seed stand beside the interval, which is over queries.
+    family has p after Holm's correction and a verdict. Beside the interval over queries stand lowest and highest seed.
     """
-    found = []
-    for name, rows in frame.groupby("name", sort=False):
-        rows = rows.assign(gain=rows["score"] - rows["query"].map(base))
-        by_seed = rows.groupby("seed")["gain"].mean()
-        p = statistics.paired_permutation(rows["score"], rows["query"].map(base), rows["cluster"], seed=seed)
-        head = rows.iloc[0]
+    rows = []
+    for name, scores in frame.groupby("name", sort=False):
+        before, first = scores["query"].map(base), scores.iloc[0]
+        gap = compare.paired(scores["score"], before, scores["cluster"], draws, seed)
+        by_seed = (scores["score"] - before).groupby(scores["seed"]).mean()
         spread = (float(by_seed.min()), float(by_seed.max()), len(by_seed))
-        found.append((name, head["arm"], head["n"], head["rounds"], *_mean(rows, "gain", draws, seed), *spread, p))
-    table = pd.DataFrame(
-        found,
-        columns=["name", "arm", "n", "rounds", "value", "low", "high", "lowest seed", "highest seed", "seeds", "p"],
-    )
-    first = (table["rounds"] == 1) & (table["n"] == table["n"].max())
-    table.loc[first, "p (Holm)"] = statistics.holm(table.loc[first, "p"])
-    return table
+        rows.append((name, first["arm"], first["n"], first["rounds"], *gap[:3], *spread, gap.p))
+    names = ["name", "arm", "n", "rounds", *ENDS, "lowest seed", "highest seed", "seeds", "p"]
+    every = pd.DataFrame(rows, columns=names)
+    family = (every["rounds"] == 1) & (every["n"] == every["n"].max())
+    judged = compare.judged(every.assign(p=every["p"].where(family)), "value")
+    return every.assign(**{"p (Holm)": judged["p_holm"], "verdict": judged["verdict"]})
 
 
-def against(frame: pd.DataFrame, a: str, b: str, draws: int, seed: int) -> Estimate:
-    """Mean score of condition a less that of b, on the same queries and seeds."""
-    keys = ["seed", "query", "cluster"]
-    both = frame[frame["name"] == a].merge(frame[frame["name"] == b], on=keys, suffixes=(" a", " b"))
-    return _mean(both.assign(gain=both["score a"] - both["score b"]), "gain", draws, seed)
-
-
-def told(difference: Estimate) -> str:
-    """`+0.12 [-0.05, 0.29]`, and what that says."""
-    word = "more" if difference.low > 0 else "less" if difference.high < 0 else "not told apart"
-    return f"{difference.value:+.2f} [{difference.low:.2f}, {difference.high:.2f}], {word}"
-
-
-def verdict(differences: Mapping[tuple[str, str], Estimate]) -> list[str]:
-    """Whether the paper's conclusion holds here, in sentences that follow from differences between arms.
-
-    The conclusion, as far as it can be measured: ranking a small model's own answers by a reward model brings less
-    than preferences of people among other models' answers.
-    """
-    said = [f"{a} against {b}: {told(one)}." for (a, b), one in differences.items()]
-    gap, own = differences.get(("people", "own")), differences.get(("own", "base"))
-    if gap is None or own is None:
-        return [*said, "The arms `own` and `people` are needed to judge the paper's conclusion."]
-    brings = "are shown to help" if own.low > 0 else "are shown to harm" if own.high < 0 else "are not shown to help"
-    if gap.low > 0:
-        word = f"holds here: people's preferences bring more than the policy's own answers, which {brings}"
-    elif gap.high < 0 < own.low:
-        word = "does not hold here: the policy's own answers, ranked by the reward model, bring more than people's"
-    elif gap.high < 0:
-        word = f"is not settled here: own answers bring more than people's preferences, but {brings}"
-    else:
-        word = f"is not confirmed here: own answers {brings}, and are not told apart from people's preferences"
-    return [*said, f"The paper's conclusion {word}."]
-
-
-def reasons(shares: pd.DataFrame, orders: pd.DataFrame, picks: pd.DataFrame) -> list[str]:
-    """Why it came out so, from the tables of `by_class`, `accuracy` and `best_of` of the same queries."""
-    every = shares[shares["class"] == "all"].set_index("measure")["value"]
-    wrong = shares[(shares["class"] != "all") & (shares["measure"] == "all wrong")]
-    classes = ", ".join(f"{row['class']} {row['value']:.0%} of {row['n']}" for _, row in wrong.iterrows())
-    said = [
-        f"No answer is right for {every['all wrong']:.0%} of the held-out queries ({classes}), every answer for "
-        f"{every['all right']:.0%}; {every['all alike']:.0%} give the same answer every time.",
-        f"All answers have one truth score for {every['equal score']:.0%}: no choice among them can help there.",
-    ]
-    most, mean = picks["k"].max(), picks.loc[picks["k"] == 1, "value"].iloc[0]
-    top = picks[picks["k"] == most].set_index("signal")["value"]
-    room = top[rounds.TRUTH] - mean
-    said.append(f"The best of {most} answers is {room:.2f} above the mean answer; so much can be chosen.")
-    for row in orders[orders["class"] == "all"].itertuples():
-        share = f"; picking by it gains {(top[row.signal] - mean) / room:.0%} of that" if room else ""
-        ends = f"[{row.low:.0%}, {row.high:.0%}]"
-        said.append(f"{row.signal} orders {row.value:.0%} {ends} of the pairs that differ as the truth does{share}.")
-    return said
-
-
-def needs(differences: Mapping[tuple[str, str], Estimate]) -> list[str]:
-    """What self-improvement would need here: a better signal, better answers, or neither shown."""
-    said = []
-    if ("truth", "own") in differences:
-        said.append(
-            f"A perfect signal on the same answers, against our reward model: {told(differences['truth', 'own'])}."
-        )
-    if ("truth", "base") in differences:
-        said.append(f"A perfect signal against no training: {told(differences['truth', 'base'])}.")
-    return said
-
-
-def sizes(frame: pd.DataFrame, draws: int, seed: int) -> list[str]:
-    """What more answers, and more rounds, brought to an arm that was run with several numbers of them."""
-    said = []
-    about = frame.drop_duplicates("name").set_index("name")
-    for _, mine in about.groupby("arm", sort=False):
-        for what, held in (("n", "rounds"), ("rounds", "n")):
-            fixed = 1 if held == "rounds" else mine["n"].max()
-            tried = mine[mine[held] == fixed].sort_values(what)
-            for more in tried.index[1:]:
-                gap = against(frame, more, tried.index[0], draws, seed)
-                said.append(f"{more} against {tried.index[0]}: {told(gap)}.")
-    return said
+def against(frame: pd.DataFrame, a: str, b: str, draws: int, seed: int) -> Paired:
+    """Condition a against condition b, on the same queries and seeds."""
+    first, second = (frame[frame["name"] == name] for name in (a, b))
+    both = first.merge(second, on=["seed", "query", "cluster"], suffixes=(" a", " b"))
+    return compare.paired(both["score a"], both["score b"], both["cluster"], draws, seed)
 
 
 def beside(
     frame: pd.DataFrame, rows: pd.DataFrame, truth: Sequence[Sequence[float]], scores: Sequence[Sequence[float]],
     name: str, draws: int, seed: int,
 ) -> Estimate:  # fmt: skip
-    """What picking the best-scored of all answers brings less what a trained policy's greedy answer brings.
+    """The value of the best-scored of all answers less that of a trained policy's greedy answer.
 
     On the same queries, means over seeds; `truth` and `scores` belong to the rows of `rows`.
     """
-    got = rows.assign(got=[picked(a, b, len(a)) for a, b in zip(truth, scores, strict=True)])
+    values = rows.assign(got=[picked(a, b, len(a)) for a, b in zip(truth, scores, strict=True)])
     trained = frame[frame["name"] == name].groupby("query")["score"].mean()
-    mine = got.groupby(["query", "cluster"], as_index=False)["got"].mean()
-    return _mean(mine.assign(gain=mine["got"] - mine["query"].map(trained)), "gain", draws, seed)
+    means = values.groupby(["query", "cluster"], as_index=False)["got"].mean()
+    return _mean(means.assign(gain=means["got"] - means["query"].map(trained)), "gain", draws, seed)
 
 
-def bound(differences: Mapping[str, Estimate]) -> str:
-    """Whether ranking by the truth was an upper bound; `differences` of each other arm's score to the truth arm's."""
-    each = "; ".join(f"{arm} {told(one)}" for arm, one in differences.items())
-    return (
-        f"Against the truth arm: {each}. The truth bounds what choosing among the same answers can give, not what "
-        "training makes of the chosen pairs, and it does not bound arms with other answers or other rounds."
-    )
+# ---------------------------------------------------------------- sentences
+
+
+def in_a_word(gap: Estimate | Paired) -> str:
+    """`+0.12 [-0.05, +0.29], not distinguished`, the verdict by the interval."""
+    return f"{shown(*gap[:3], sign='+')}, {side(gap.low, gap.high)}"
+
+
+def conclusion(own: Estimate | Paired, gap: Estimate | Paired) -> str:
+    """Whether the paper's conclusion holds here, from `own` answers against the base and `people` against `own`.
+
+    The conclusion, as far as it can be measured: ranking a small model's own answers by a reward model brings less
+    than preferences of people among other models' answers.
+    """
+    helps = side(own.low, own.high)
+    own_ = {BETTER: "are shown to help", WORSE: "are shown to harm", OPEN: "are not shown to help"}[helps]
+    words = {
+        BETTER: f"holds here: people's preferences bring more than the policy's own answers, which {own_}",
+        WORSE: f"is not settled here: own answers bring more than people's preferences, but {own_}",
+        OPEN: f"is not confirmed here: own answers {own_}, and cannot be distinguished from people's preferences",
+    }
+    if (side(gap.low, gap.high), helps) == (WORSE, BETTER):
+        return "The paper's conclusion does not hold here: the policy's own answers bring more than people's."
+    return f"The paper's conclusion {words[side(gap.low, gap.high)]}."
+
+
+def sizes(frame: pd.DataFrame, draws: int, seed: int) -> list[str]:
+    """The gain by more answers, and by more rounds, of every arm that was run with several numbers of them."""
+    lines = []
+    for _, of_arm in frame.drop_duplicates("name").set_index("name").groupby("arm", sort=False):
+        for varied, fixed, value in (("n", "rounds", 1), ("rounds", "n", of_arm["n"].max())):
+            fewest, *others = of_arm[of_arm[fixed] == value].sort_values(varied).index
+            lines += [
+                f"{more} against {fewest}: {in_a_word(against(frame, more, fewest, draws, seed))}." for more in others
+            ]
+    return lines
+
+
+# ---------------------------------------------------------------- cards
+
+
+def card(
+    query: Query, texts: Sequence[str], signals: Mapping[str, Sequence[float]], order: str, why: Sequence[str],
+    folder: str | Path,
+) -> str:  # fmt: skip
+    """A query with its different answers and every signal's score, best by the signal `order` first.
+
+    `why` holds a critique of each answer, or nothing.
+    """
+    answers = []
+    different = [k for k, text in enumerate(texts) if text not in texts[:k]]
+    for k in sorted(different, key=lambda k: -signals[order][k] if order in signals else k):
+        times = f" ×{texts.count(texts[k])}" if texts.count(texts[k]) > 1 else ""
+        notes = [f"answer {k + 1}{times}", *(f"{name} {scores[k]:.2f}" for name, scores in signals.items())]
+        answers.append((" · ".join(notes), texts[k], f"Critique: {why[k]}" if why and why[k] else ""))
+    return views.answers_card(query, answers, folder)

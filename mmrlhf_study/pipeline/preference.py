@@ -1,7 +1,7 @@
 """The stage `preference`: ranked rows with margins, and the reference's log-probabilities of their responses.
 
-`python -m mmrlhf_study.pipeline.preference` writes data/preference. It stands between the reward model and everything
-that trains on pairs: another β, w, k, arm or seed needs neither a pass of the reward model nor one of the reference.
+`python -m mmrlhf_study.pipeline.preference` writes data/preference, which every training on pairs reads: another β, w,
+k, arm or seed needs no pass of the reward model or of the reference.
 """
 
 import sys
@@ -16,35 +16,25 @@ from mmrlhf_core.rollout.score import Margin
 from mmrlhf_core.training import dataset, environment, job, launch
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.job import Job
-from mmrlhf_study.chapters import experiment, ranked_rows
-from mmrlhf_study.chapters.experiment import HARDEST, PLACE, SHUFFLED, TRAIN, Experiment
+from mmrlhf_study.chapters import experiment
+from mmrlhf_study.chapters.experiment import BASE, HARDEST, ROWS_FOLDER, SHUFFLED, TRAIN, TrainingSettings
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import MmDpoParams, Params
-
-BASE = "models/base"
+from mmrlhf_study.pipeline.params import Params
 
 
-def shared(s: MmDpoParams, threads: int) -> Experiment:
-    """The experiment of a section of params.yaml."""
-    return experiment.shared(
-        BASE, s.media, s.frames, s.dtype, threads, s.epochs, s.batch, s.accumulation, s.rate, s.lora_rank,
-        s.checkpointing, s.layout, s.processes,
-    )  # fmt: skip
-
-
-def rows(queries: int, seed: int) -> dict[str, list[RankedRow]]:
-    """The rows of every file: train and its two variants on the same queries, dev, test."""
+def rows(count: int, seed: int) -> dict[str, list[RankedRow]]:
+    """The rows of every file. At most `count` queries are in train and in its two variants; dev and test have all."""
     kinds = {"queries": Query, "responses": Response, "pairs": Pair}
-    asked, said, pairs = (records.read(f"data/annotations/{name}.parquet", kind) for name, kind in kinds.items())
+    queries, responses, pairs = (records.read(f"data/annotations/{name}.parquet", kind) for name, kind in kinds.items())
     margins = records.read("data/rewards/margins.parquet", Margin)
-    made = dataset.ranked_rows(asked, said, pairs, margins)
-    train = ranked_rows.sample(made[TRAIN], queries, seed)
+    parts = dataset.ranked_rows(queries, responses, pairs, margins)
+    train = experiment.sample(parts[TRAIN], count, seed)
     if not train:
         raise ValueError("No pair is in part train, so there is nothing to train on; lower the held-out shares.")
     names = {row.id for row in train}
-    hardest = dataset.ranked_rows(asked, said, ranked_rows.hardest(pairs), margins)[TRAIN]
-    variants = {HARDEST: [row for row in hardest if row.id in names], SHUFFLED: ranked_rows.shuffled(train, seed)}
-    return {**made, TRAIN: train, **variants}
+    hardest = dataset.ranked_rows(queries, responses, experiment.hardest(pairs), margins)[TRAIN]
+    variants = {HARDEST: [row for row in hardest if row.id in names], SHUFFLED: experiment.shuffled(train, seed)}
+    return {**parts, TRAIN: train, **variants}
 
 
 def fill(own: Job, layout: str, processes: int) -> None:
@@ -59,13 +49,13 @@ def fill(own: Job, layout: str, processes: int) -> None:
 
 def make(settings: Params) -> None:
     """Write data/preference."""
-    s = settings.mm_dpo
-    environment.begin(settings.base.seed, settings.base.threads)
-    for name, found in rows(s.queries, settings.base.seed).items():
-        records.write(f"{PLACE}/{name}.parquet", found, RankedRow)
-        print(f"{name}: {len(found)} queries, {sum(len(row.winners) for row in found)} pairs")
-    together = shared(s, settings.base.threads)
-    fill(replace(together.job, rows=f"{PLACE}/{TRAIN}.parquet"), s.layout, s.processes)
+    s, base = settings.mm_dpo, settings.base
+    environment.begin(base.seed, base.threads)
+    for name, part in rows(s.queries, base.seed).items():
+        records.write(f"{ROWS_FOLDER}/{name}.parquet", part, RankedRow)
+        print(f"{name}: {len(part)} queries, {sum(len(row.winners) for row in part)} pairs")
+    own = TrainingSettings.of(s, base.threads).job(BASE)
+    fill(replace(own, rows=f"{ROWS_FOLDER}/{TRAIN}.parquet"), s.layout, s.processes)
 
 
 def main() -> int:

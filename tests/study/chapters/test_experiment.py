@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import ranked_examples as tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from mmrlhf_core.data import records, storage
+from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import policy
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
@@ -19,20 +22,15 @@ from mmrlhf_core.training import job, reference
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import experiment
-from mmrlhf_study.chapters.experiment import Arm
-from mmrlhf_study.evaluation.watch import Watch
+from mmrlhf_study.chapters.experiment import Arm, Experiment, TrainingSettings
+from mmrlhf_study.evaluation.monitor import OwnAnswersMonitor
 from mmrlhf_study.miniworld import miniature
 
 O = Objective("mm_dpo", sft_weight=0.25)  # noqa: E741
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collection():
-    """Every training run collects garbage; what the imports left does not have to be looked through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+SETTINGS = TrainingSettings(
+    media="media", frames=2, dtype="float32", threads=1, epochs=1, batch=2, accumulation=1, rate=1e-2, lora_rank=0,
+    checkpointing=False,
+)  # fmt: skip
 
 
 def row(number, rng):
@@ -61,10 +59,7 @@ def project(tmp_path_factory):
 @pytest.fixture
 def together(project, monkeypatch):
     monkeypatch.chdir(project)
-    return experiment.shared(
-        "models/base", "media", 2, "float32", threads=1, epochs=1, batch=2, accumulation=1, rate=1e-2, lora_rank=0,
-        checkpointing=False, layout="", processes=1,
-    )  # fmt: skip
+    return Experiment.of("models/base", SETTINGS)
 
 
 def final(run):
@@ -86,12 +81,15 @@ def test_w_zero_is_dpo_and_equal_seeds_are_equal_runs_to_the_last_digit(together
     assert tiny.distance(final(plain), tiny.weights(start)) > 1e-3
 
 
-def test_one_more_beta_w_or_arm_needs_no_pass_of_the_reference(together, monkeypatch):
+def test_one_more_beta_w_or_arm_needs_no_pass_of_the_reference(together):
+    def cached():
+        return {file: file.stat().st_mtime_ns for file in storage.path(together.job.reference).rglob("*.safetensors")}
+
     together.examples("train")
-    monkeypatch.setattr(reference, "_compute", lambda *_: pytest.fail("the reference ran"))
-    fresh = replace(together, _kept={})
+    before, fresh = cached(), replace(together, encoded={})
     for arm in experiment.arms(["beta_dpo"], replace(O, beta_ori=0.3, w=0.9), 0.4):
         assert fresh.run(arm, 5).history
+    assert before == cached() != {}
 
 
 def test_a_whole_run_is_not_trained_again_and_a_changed_one_is_another(together, monkeypatch):
@@ -150,7 +148,7 @@ def test_a_job_without_output_fills_the_reference_and_trains_nothing(together, m
 
 def test_watching_sees_kl_start_at_zero_and_changes_nothing(together):
     looked = [Prompt("is it red", (Image.open(f"media/{n}.png"),)) for n in range(2)]
-    eyes = Watch(policy.load("models/base"), looked, ["a", "b"], 2, 6, 0)
+    eyes = OwnAnswersMonitor(policy.load("models/base"), looked, ["a", "b"], 2, 6, 0)
     longer = replace(together, job=replace(together.job, training={**together.job.training, "num_train_epochs": 2}))
     seen, unseen = longer.run(Arm("seen", O), 3, [eyes]), longer.run(Arm("unseen", O), 3)
     assert tiny.same(final(seen), final(unseen))
@@ -168,10 +166,7 @@ def test_watching_sees_kl_start_at_zero_and_changes_nothing(together):
 
 
 def test_an_adapter_is_merged_into_its_base(together):
-    rank = experiment.shared(
-        "models/base", "media", 2, "float32", threads=1, epochs=1, batch=2, accumulation=1, rate=1e-1, lora_rank=2,
-        checkpointing=False, layout="", processes=1,
-    )  # fmt: skip
+    rank = Experiment.of("models/base", replace(SETTINGS, rate=1e-1, lora_rank=2))
     run = rank.run(Arm("adapter", O), 1)
     merged, base = rank.policy(run).model, policy.load("models/base").model
     moved = {name for name, value in tiny.weights(merged).items() if not torch.equal(value, tiny.weights(base)[name])}
@@ -183,8 +178,8 @@ def test_an_adapter_is_merged_into_its_base(together):
 
 def test_large_pictures_are_encoded_when_asked_for(together, monkeypatch):
     held = together.examples("train")
-    monkeypatch.setattr(experiment, "HELD", 1)
-    lazy = replace(together, _kept={}).examples("train")
+    monkeypatch.setattr(experiment, "ENCODED_BYTES", 1)
+    lazy = replace(together, encoded={}).examples("train")
     assert type(held) is list
     assert type(lazy) is not list
     trees = [build_tree([data[number].query for number in range(4)]) for data in (held, lazy)]
@@ -203,3 +198,64 @@ def test_the_arms_are_what_their_names_say():
     assert {name for name in made if name.startswith("mm_dpo_sft")} == {"mm_dpo_sft_0", "mm_dpo_sft_1"}
     with pytest.raises(ValueError, match=r"No arm 'shufled'\. Did you mean 'shuffled'"):
         experiment.arms(["shufled"], O, 0.1)
+
+
+# variants of the rows
+
+PAIRS = [Pair("q", f"q/{a}", f"q/{b}", steps=steps) for a, b, steps in ((0, 1, 1), (0, 2, 2), (1, 2, 1))]
+PAIRS.append(Pair("p", "p/1", "p/0"))
+
+
+def test_the_hardest_pairs_are_best_against_worst():
+    assert experiment.hardest(PAIRS) == [PAIRS[1], PAIRS[3]]
+
+
+def test_published_pairs_do_not_say_how_far_apart_and_their_ranking_does():
+    published = [replace(pair, steps=1) for pair in PAIRS]
+    assert [(p.chosen, p.rejected) for p in experiment.hardest(published)] == [("q/0", "q/2"), ("p/1", "p/0")]
+    partial = [published[0], published[1]]  # a > b and a > c: two ranks, both pairs equally hard
+    assert experiment.hardest(partial) == partial
+
+
+def rows_of(deltas):
+    """One row for each list of margins, two answers and as many pairs of them."""
+    return [
+        RankedRow(f"r{n}", "?", "text", (), ("a", "b"), (0,) * len(some), (1,) * len(some), tuple(some))
+        for n, some in enumerate(deltas)
+    ]
+
+
+DELTAS = st.lists(st.lists(st.floats(-50, 50), min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+@given(DELTAS, st.integers(0, 10), st.integers(0, 2**31))
+def test_a_sample_keeps_rows_and_order(deltas, count, seed):
+    rows = rows_of(deltas)
+    some = experiment.sample(rows, count, seed)
+    assert len(some) == (min(count, len(rows)) if count else len(rows))
+    assert [row for row in rows if row in some] == some
+    assert experiment.sample(rows, count, seed) == some
+
+
+@given(DELTAS, st.integers(0, 2**31))
+def test_shuffled_margins_are_the_same_numbers_on_the_same_rows(deltas, seed):
+    rows = rows_of(deltas)
+    dealt = experiment.shuffled(rows, seed)
+    assert sorted(d for row in dealt for d in row.margins) == sorted(d for row in rows for d in row.margins)
+    assert [replace(row, margins=()) for row in dealt] == [replace(row, margins=()) for row in rows]
+
+
+def test_shuffling_moves_margins_to_other_pairs():
+    rows = rows_of([[float(n)] for n in range(40)])
+    assert sum(a.margins == b.margins for a, b in zip(rows, experiment.shuffled(rows, 1), strict=True)) < 10
+
+
+@given(DELTAS, st.floats(0.01, 1), st.floats(0, 2), st.floats(0, 2), st.sampled_from(["clamp", "paper", "drop"]))
+def test_beta_of_every_pair_is_the_formula_in_numpy(deltas, beta_ori, w, k, negative):
+    delta = np.array([d for some in deltas for d in some])
+    read = delta if negative == "paper" else np.maximum(delta, 0)
+    formula = beta_ori * (1 + w * (1 - np.exp(-k * read)))
+    formula = np.where((negative == "drop") & (delta < 0), 0, formula)
+    made = experiment.betas(rows_of(deltas), Objective("mm_dpo", beta_ori, w, k, negative))
+    assert [one.delta for one in made] == delta.tolist()
+    np.testing.assert_allclose([one.beta for one in made], formula, rtol=1e-9, atol=1e-12)

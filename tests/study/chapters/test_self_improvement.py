@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.rollout.sampling import SampledAnswers
-from mmrlhf_study.chapters import rounds, self_plots
 from mmrlhf_study.chapters import self_improvement as si
+from mmrlhf_study.chapters import self_training
 from mmrlhf_study.evaluation.statistics import Estimate
 from mmrlhf_study.miniworld import questions, scenes
 
@@ -89,34 +89,37 @@ def test_gains_over_the_base_and_between_arms():
     assert table["value"].tolist() == pytest.approx([1.0, 0.0, 0.5])
     assert table.loc["own, n 8", "p"] == pytest.approx(2 / 32)  # five clusters of one sign: 2 of 32 flips as extreme
     assert table["p (Holm)"].isna().tolist() == [False, False, True]
+    assert table["verdict"].tolist() == ["not distinguished", "not distinguished", ""]
     assert table.loc["own, n 8", "p (Holm)"] == pytest.approx(4 / 32)
     assert (table["lowest seed"] <= table["value"] + 1e-9).all()
     gap = si.against(made, "own, n 8", "own, n 2", 200, 0)
-    assert gap.value == pytest.approx(0.5)
+    assert gap.difference == pytest.approx(0.5)
+
+
+HELPS, OPEN, HARMS = Estimate(1, 0.5, 2), Estimate(0, -1, 1), Estimate(-1, -2, -0.5)
 
 
 @pytest.mark.parametrize(
-    ("gap", "own", "says"),
+    ("own", "people", "words"),
     [
-        (Estimate(1, 0.5, 2), Estimate(0, -1, 1), "holds here"),
-        (Estimate(-1, -2, -0.5), Estimate(1, 0.5, 2), "does not hold"),
-        (Estimate(1, 0.5, 2), Estimate(-1, -2, -0.5), "which are shown to harm"),
-        (Estimate(-1, -2, -0.5), Estimate(0, -1, 1), "is not settled here: own answers bring more"),
-        (Estimate(0, -1, 1), Estimate(1, 0.5, 2), "is not confirmed here: own answers are shown to help"),
-        (Estimate(0, -1, 1), Estimate(0, -1, 1), "own answers are not shown to help, and are not told apart"),
-        (Estimate(0, -1, 1), Estimate(-1, -2, -0.5), "own answers are shown to harm, and are not told apart"),
+        (OPEN, HELPS, ("holds here", "not shown to help")),
+        (HELPS, HARMS, ("not hold",)),
+        (HARMS, HELPS, ("holds here", "harm")),
+        (OPEN, HARMS, ("not settled", "not shown to help")),
+        (HELPS, OPEN, ("not confirmed", "are shown to help")),
+        (OPEN, OPEN, ("not confirmed", "not shown to help")),
+        (HARMS, OPEN, ("not confirmed", "harm")),
     ],
 )
-def test_the_verdict_follows_from_the_differences(gap, own, says):
-    said = si.verdict({("own", "base"): own, ("people", "own"): gap})
-    assert says in said[-1]
-    assert len(said) == 3
-    assert "are needed" in si.verdict({("own", "base"): own})[-1]
+def test_the_conclusion_follows_from_two_differences(own, people, words):
+    sentence = si.conclusion(own, people)
+    assert all(word in sentence for word in words)
 
 
-def test_every_arm_is_held_against_the_bound():
-    said = si.bound({"own": Estimate(-0.1, -0.3, 0.1), "people": Estimate(0.2, 0.1, 0.3)})
-    assert "own -0.10 [-0.30, 0.10], not told apart; people +0.20 [0.10, 0.30], more." in said
+def test_a_difference_has_its_verdict_beside_it():
+    assert si.in_a_word(HELPS) == "+1.00 [+0.50, +2.00], better"
+    assert si.in_a_word(OPEN).endswith("not distinguished")
+    assert si.in_a_word(HARMS).endswith("worse")
 
 
 def test_what_more_answers_and_more_rounds_brought():
@@ -124,8 +127,8 @@ def test_what_more_answers_and_more_rounds_brought():
     twice = frame({"own, n 8, 2 rounds": ("own", 8, 0.25)}).assign(rounds=2)
     said = si.sizes(pd.concat([made, twice]), 50, 0)
     assert said == [
-        "own, n 8 against own, n 2: +0.50 [0.50, 0.50], more.",
-        "own, n 8, 2 rounds against own, n 8: -0.75 [-0.75, -0.75], less.",
+        "own, n 8 against own, n 2: +0.50 [+0.50, +0.50], better.",
+        "own, n 8, 2 rounds against own, n 8: -0.75 [-0.75, -0.75], worse.",
     ]
 
 
@@ -139,7 +142,7 @@ def test_picking_is_held_against_training_on_the_same_queries():
     assert gap.value == pytest.approx(((3 - 0.95) + (1 - 1.05)) / 2)
 
 
-def test_tables_and_figures_of_a_small_study():
+def test_tables_of_a_small_study():
     (first, answer), (second, other) = known(0), known(1)
     told = [SampledAnswers(q.id, (a, "no .", ""), (1,) * 3, (True,) * 3) for q, a in ((first, answer), (second, other))]
     rows = pd.DataFrame(si.states([first, second], told, {first.id: "a", second.id: "b"}, 0))
@@ -150,18 +153,10 @@ def test_tables_and_figures_of_a_small_study():
     orders = si.accuracy(rows, truth, {"own": signals["own"]}, 50, 0)
     assert orders["value"].tolist() == pytest.approx([1 / 3, 1 / 3])
     picks = si.best_of(rows, truth, signals, (1, 3), 50, 0)
-    said = si.reasons(shares, orders, picks)
-    assert "held-out queries (long 0% of 2)" in said[0]
-    assert said[1].startswith("All answers have one truth score for 0%")
-    assert "5.67 above the mean answer" in said[2]
-    assert "own orders 33% [33%, 33%]" in said[3]
-    table = si.compared(frame({"own, n 8": ("own", 8, 1.0), "own, n 2": ("own", 2, 0.5)}), BASE, 50, 0)
-    passes = {"own, n 8": 3e5, "own, n 2": 1e5}
-    words = ("score", "MiniWorld")
-    figures = [self_plots.arms(table, *words), self_plots.sweeps(table, *words), self_plots.states(shares, "MiniWorld")]
-    figures += [self_plots.compute(table, passes, *words), self_plots.best_of(picks, {"base": 1.0}, *words)]
-    assert all(figure.axes for figure in figures)
-    assert si.in_words(shares, "class", "measure").loc["all", "all wrong"] == "0.00 [0.00, 0.66]", "Wilson, 0 of 2"
+    value = picks.set_index(["signal", "k"])["value"]
+    assert value["truth", 3] - value["truth", 1] == pytest.approx(10 - 13 / 3)
+    assert value["own", 3] == pytest.approx(1)
+    assert si.crossed(shares, "class", "measure").loc["all", "all wrong"] == "0.00 [0.00, 0.66]", "Wilson, 0 of 2"
 
 
 def test_one_cluster_has_no_interval_and_wrong_answers_no_truth():
@@ -169,7 +164,7 @@ def test_one_cluster_has_no_interval_and_wrong_answers_no_truth():
     alone = si.by_class(rows, ["v"], 50, 0)
     assert alone.value.tolist() == [0.5, 0.5]
     assert alone[["low", "high"]].isna().all(axis=None)
-    assert si.in_words(alone, "class", "measure").loc["x", "v"] == "0.50 [–]"
+    assert si.crossed(alone, "class", "measure").loc["x", "v"] == "0.50 [–]"
     empty = si.accuracy(rows, [[1.0, 1.0]] * 2, {"own": [[0.0, 1.0]] * 2}, 50, 0)
     assert np.array_equal(empty.shape, (0, 6))
 
@@ -178,22 +173,17 @@ def test_passes_of_picking_by_hand():
     # a prompt of 10, answers of 2 and 4 tokens; scoring reads 20 for the question and 30 and 50 for the answers
     said, seen = (
         [SampledAnswers("q", ("a", "b"), (2, 4), (True, True), 10)],
-        {"own": [rounds.Signal((0.0, 1.0), (30, 50), 20)]},
+        {"own": [self_training.SignalScores((0.0, 1.0), (30, 50), 20)]},
     )
     assert si.pick_passes(said, seen, (1, 2)).loc["own"].tolist() == [13, 10 + 6 + 20 + 80]
 
 
-def test_what_it_needs_is_told_by_the_numbers():
-    said = si.needs({("truth", "own"): Estimate(1, 0.5, 2)})
-    assert said == ["A perfect signal on the same answers, against our reward model: +1.00 [0.50, 2.00], more."]
-
-
 def test_a_card_holds_each_different_answer_once_best_first_and_escaped(tmp_path):
     texts = ("<b>bad</b>", "good", "good")
-    page = self_plots.card(UNKNOWN, texts, {"truth": [0.0, 1.0, 1.0]}, "truth", ["why <i>", "", ""], tmp_path)
+    page = si.card(UNKNOWN, texts, {"truth": [0.0, 1.0, 1.0]}, "truth", ["why <i>", "", ""], tmp_path)
     assert page.index("good") < page.index("&lt;b&gt;bad")
     assert page.count("<p>good</p>") == 1
     assert "answer 2 ×2 · truth 1.00" in page
     assert "Critique: why &lt;i&gt;" in page
-    plain = self_plots.card(UNKNOWN, texts, {}, "truth", (), tmp_path)
+    plain = si.card(UNKNOWN, texts, {}, "truth", (), tmp_path)
     assert plain.index("bad") < plain.index("good")

@@ -1,9 +1,9 @@
 """The stages without a chapter: rows and reference, and the cells of the grid."""
 
-import ast
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +17,12 @@ from mmrlhf_core.models import policy
 from mmrlhf_core.rollout.score import CritiqueDecoding, Margin
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
-from mmrlhf_study.chapters import grid
-from mmrlhf_study.evaluation import gains
+from mmrlhf_study.chapters import sensitivity
+from mmrlhf_study.chapters.experiment import TrainingSettings
+from mmrlhf_study.chapters.sensitivity import Cell
+from mmrlhf_study.evaluation import held_out
 from mmrlhf_study.miniworld import curriculum, miniature
-from mmrlhf_study.pipeline import cell, clean, params, preference
+from mmrlhf_study.pipeline import clean, params, preference, sensitivity_cell
 
 SIZE = miniature.Size(
     width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
@@ -91,14 +93,14 @@ def test_what_is_missing_ends_in_a_sentence(project, capsys, name):
         assert preference.main() == 2
     finally:
         file.write_bytes(whole)
-    expected = {"margins": "1 of 15 pairs have no margin", "pairs": "No pair is in part train"}[name]
-    assert capsys.readouterr().err.startswith(f"preference: {expected}")
+    expected = {"margins": "1 of 15", "pairs": "part train"}[name]
+    assert expected in capsys.readouterr().err
 
 
 def test_a_cell_is_trained_graded_on_dev_and_leaves_no_run(project):
     assert preference.main() == 0
-    assert cell.main(["0.5", "1.0"]) == 0
-    answers = records.read("data/sensitivity/w0.5-k1.0/answers.parquet", gains.Graded)
+    assert sensitivity_cell.main(["0.5", "1.0"]) == 0
+    answers = records.read("data/sensitivity/w0.5-k1.0/answers.parquet", held_out.Graded)
     assert {(one.arm, one.part) for one in answers} == {("w0.5-k1.0", "dev")}
     assert {one.seed for one in answers} == {1, 2}
     assert len(answers) == 2 * 8  # two seeds, two questions of four families
@@ -108,31 +110,49 @@ def test_a_cell_is_trained_graded_on_dev_and_leaves_no_run(project):
 
 def test_without_scaling_a_cell_is_the_dpo_of_the_chapter(project, capsys):
     storage.remove(storage.path("data/policies"))
-    assert cell.main(["0", "0.25"]) == 2
-    assert "dpo.parquet is not there, and w = 0 is DPO: put dpo among the arms" in capsys.readouterr().err
-    items = gains.drawn(["math"], 1, set(), 2, 0)
-    graded = gains.grade(items, ["x", "y"], "dpo", 1, CritiqueDecoding())
+    assert sensitivity_cell.main(["0", "0.25"]) == 2
+    assert "w = 0 is DPO" in capsys.readouterr().err
+    items = held_out.new_scenes(["math"], 1, set(), 2, 0)
+    graded = held_out.grade(items, ["x", "y"], "dpo", 1, CritiqueDecoding())
     records.write("data/policies/dpo.parquet", graded)
-    assert cell.main(["0", "0.25"]) == 0
-    assert records.read("data/sensitivity/w0.0-k0.25/answers.parquet", gains.Graded) == [
+    assert sensitivity_cell.main(["0", "0.25"]) == 0
+    assert records.read("data/sensitivity/w0.0-k0.25/answers.parquet", held_out.Graded) == [
         replace(one, arm="w0.0-k0.25") for one in graded if one.part == "dev"
     ]
-    assert cell.main(["0.5"]) == 2
+    assert sensitivity_cell.main(["0.5"]) == 2
 
 
-def settings_read(module):
-    """Names of the section `mm_dpo` that a module reads, as `s.name`."""
-    tree = ast.parse((ROOT / f"mmrlhf_study/pipeline/{module}.py").read_text())
-    return {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "s"}
+class Recorder:
+    """A section of the parameters that notes what is read of it."""
+
+    def __init__(self, section):
+        self.section, self.names = section, set()
+
+    def __getattr__(self, name):
+        self.names.add(name)
+        return getattr(self.section, name)
 
 
-def test_stages_depend_on_the_parameters_their_modules_read():
-    known = set(params.MmDpoParams.__dataclass_fields__)
-    shared = settings_read("preference") & known
-    listed = {name: {p.partition(".")[2] for p in STAGES[name].get("params", []) if "." in p} for name in STAGES}
-    assert listed["sensitivity_cell"] == (shared - {"queries"}) | (settings_read("cell") & known)
-    assert listed["preference"] == {"dtype", "frames", "layout", "media", "processes", "queries"}
-    assert not {"w", "k", "arms", "sft_weights"} & listed["sensitivity_cell"], "another w leaves the grid alone"
+def listed(stage):
+    """Parameters of the section `mm_dpo` that a stage depends on."""
+    return {name.partition(".")[2] for name in STAGES[stage]["params"] if name.startswith("mm_dpo.")}
+
+
+def test_stages_depend_on_the_parameters_their_modules_read(project):
+    read = {}
+    for stage, make in (
+        ("preference", preference.make),
+        ("sensitivity_cell", lambda s: sensitivity_cell.make(s, 0.5, 1.0)),
+    ):
+        given = params.read()
+        recorder = Recorder(given.mm_dpo)
+        make(SimpleNamespace(base=given.base, mm_dpo=recorder))
+        read[stage] = recorder.names
+    training = set(TrainingSettings.__dataclass_fields__)
+    assert listed("sensitivity_cell") == read["sensitivity_cell"]
+    assert read["sensitivity_cell"] >= training - {"threads"}
+    assert listed("preference") == read["preference"] - training | {"dtype", "frames", "layout", "media", "processes"}
+    assert not {"w", "k", "arms", "sft_weights"} & listed("sensitivity_cell"), "another w leaves the grid alone"
 
 
 def test_the_outs_of_a_matrix_are_cleaned_by_their_folder(project):
@@ -146,7 +166,7 @@ def test_the_outs_of_a_matrix_are_cleaned_by_their_folder(project):
 
 
 def test_the_objective_of_a_cell_is_the_one_that_is_read_back(project):
-    grid.write(Objective("mm_dpo", 0.1, 0.0, 2.0), [])
-    grid.write(Objective("mm_dpo", 0.2, 0.5, 2.0, "paper", 0.1), [])
-    cells = [(0.0, 2.0), (0.5, 2.0)]
-    assert [grid.read(cells)[1][one].beta_ori for one in cells] == [0.1, 0.2]
+    sensitivity.write(Objective("mm_dpo", 0.1, 0.0, 2.0), [])
+    sensitivity.write(Objective("mm_dpo", 0.2, 0.5, 2.0, "paper", 0.1), [])
+    cells = [Cell(0.0, 2.0), Cell(0.5, 2.0)]
+    assert [sensitivity.read(cells)[1][one].beta_ori for one in cells] == [0.1, 0.2]

@@ -6,7 +6,7 @@ import torch
 
 from mmrlhf_core.ranked.batch import build_tree
 from mmrlhf_core.ranked.logps import response_logps
-from mmrlhf_study.evaluation import forces
+from mmrlhf_study.evaluation import gradients
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def queries():
 def test_a_step_on_one_pair_does_what_the_inner_products_say(model, queries):
     before = tiny.weights(model)
     for query in queries:
-        found = forces.of_pair(model, query)
+        found = gradients.pair_step(model, query)
         assert found.chosen == pytest.approx(found.ww - found.wl, rel=1e-3, abs=1e-2)
         assert found.rejected == pytest.approx(found.wl - found.ll, rel=1e-3, abs=1e-2)
         assert found.chosen - found.rejected > 0  # |g_w − g_l|², whatever the pair
@@ -34,13 +34,13 @@ def test_an_answer_falls_when_what_it_shares_is_larger_than_itself(model, querie
     query = queries[0]
     short = query.responses[0][:2]
     longer = torch.cat([short, short.flip(0), short, query.responses[1]])
-    found = forces.of_pair(model, type(query)(query.prefix, query.media, [short, longer], [(0, 1)]))
+    found = gradients.pair_step(model, type(query)(query.prefix, query.media, [short, longer], [(0, 1)]))
     assert (found.wl > found.ww) == (found.chosen < 0)
 
 
 def test_a_step_on_all_pairs_is_the_sum_of_their_pulls(model, queries):
     """Against the derivative itself: d/ds of log π at weights + s · Σ (g_w − g_l), by central differences."""
-    moved = forces.of_all(model, queries, strength=1e-7)  # norms are computed in float32: not smaller
+    moved = gradients.joint_step(model, queries, strength=1e-7)  # norms are computed in float32: not smaller
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     tree = build_tree(queries)
     sums = response_logps(model, tree).sums

@@ -11,9 +11,8 @@ from mmrlhf_core.data.records import Pair, Query
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
 from mmrlhf_core.rollout.score import CritiqueDecoding
-from mmrlhf_study.chapters import gain_report
-from mmrlhf_study.evaluation import gains, habits
-from mmrlhf_study.evaluation.gains import Graded, HeldOutQuestion
+from mmrlhf_study.evaluation import held_out, reward_hacking
+from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
 from mmrlhf_study.miniworld import questions
 
 FOUR = ("math", "conversation", "ocr", "chart")
@@ -21,7 +20,7 @@ FOUR = ("math", "conversation", "ocr", "chart")
 
 @pytest.fixture(scope="module")
 def items():
-    return gains.drawn([*FOUR, "safety"], 4, set(), 3, 7)
+    return held_out.new_scenes([*FOUR, "safety"], 4, set(), 3, 7)
 
 
 def test_every_question_has_a_scene_of_its_own_and_its_family(items):
@@ -33,12 +32,12 @@ def test_every_question_has_a_scene_of_its_own_and_its_family(items):
 
 def test_scenes_that_were_seen_are_not_asked_about(items):
     seen = {item.question.scene.hash for item in items[:10]}
-    again = gains.drawn([*FOUR, "safety"], 4, seen, 3, 7)
+    again = held_out.new_scenes([*FOUR, "safety"], 4, seen, 3, 7)
     assert not seen & {item.question.scene.hash for item in again}
-    assert gains.drawn(FOUR, 2, set(), 3, 7) == gains.drawn(FOUR, 2, set(), 3, 7)
-    assert gains.drawn(FOUR, 2, set(), 3, 8) != gains.drawn(FOUR, 2, set(), 3, 7)
+    assert held_out.new_scenes(FOUR, 2, set(), 3, 7) == held_out.new_scenes(FOUR, 2, set(), 3, 7)
+    assert held_out.new_scenes(FOUR, 2, set(), 3, 8) != held_out.new_scenes(FOUR, 2, set(), 3, 7)
     with pytest.raises(ValueError, match=r"No questions of family 'maths'\. Give one of chart"):
-        gains.drawn(["maths"], 1, set(), 3, 7)
+        held_out.new_scenes(["maths"], 1, set(), 3, 7)
 
 
 def write(folder, queries, pairs):
@@ -51,38 +50,38 @@ def test_pairs_of_miniworld_get_new_scenes_and_published_ones_their_held_out_que
     asked = items[0].question
     mine = Query(asked.id, asked.prompt, "text", (), source="miniworld")
     folder = write(tmp_path / "world", [mine], [])
-    made = gains.items(folder, FOUR, 4, "media", 3, 7)
+    made = held_out.for_annotations(folder, FOUR, 4, "media", 3, 7)
     assert asked.scene.hash not in {item.question.scene.hash for item in made}
     assert {item.part for item in made if item.family == "safety"} == {"test"}
-    assert gains.world(folder) == ("MiniWorld", "truth score, -10 to 10")
+    assert held_out.world(folder) == ("MiniWorld", "truth score, -10 to 10")
     queries = [Query(f"q{n}", "?", "text", (), category=("long", "short")[n % 2]) for n in range(12)]
     parts = ("train", "dev", "dev", "dev", "test", "test")
     pairs = [Pair(q.id, f"{q.id}/a", f"{q.id}/b", split=parts[n // 2]) for n, q in enumerate(queries)]
-    made = gains.items(write(tmp_path / "published", queries, pairs), FOUR, 2, "media", 3, 7)
+    made = held_out.for_annotations(write(tmp_path / "published", queries, pairs), FOUR, 2, "media", 3, 7)
     assert [(i.part, i.family, i.id) for i in made] == [
         ("dev", "long", "q2"), ("dev", "short", "q3"), ("dev", "long", "q4"), ("dev", "short", "q5"),
         ("test", "long", "q8"), ("test", "short", "q9"), ("test", "long", "q10"), ("test", "short", "q11"),
     ]  # fmt: skip
-    assert gains.world(str(tmp_path / "published"))[0] == "held-out queries"
+    assert held_out.world(str(tmp_path / "published"))[0] == "held-out queries"
 
 
 def test_answers_are_graded_by_the_truth(items):
     how, asked = CritiqueDecoding(), [item for item in items if item.family == "math"][:2]
-    good, bad = (gains.grade(asked, texts, "a", 1, how) for texts in ([i.question.answer for i in asked], ["", "x"]))
+    good, bad = (held_out.grade(asked, texts, "a", 1, how) for texts in ([i.question.answer for i in asked], ["", "x"]))
     assert all(one.right and one.score == 10 and one.wrong == 0 for one in good)
     assert not any(one.right for one in bad)
     assert good[0].words == len(asked[0].question.answer.split())
     assert (good[0].arm, good[0].seed, good[0].family, good[0].query) == ("a", 1, "math", asked[0].id)
     refused = [item for item in items if item.question.decline]
-    for one in gains.grade(refused, ["so i must decline ."] * len(refused), "a", 1, how):
+    for one in held_out.grade(refused, ["so i must decline ."] * len(refused), "a", 1, how):
         assert one.due
         assert one.declined
 
 
 def test_where_no_truth_is_known_the_judge_grades(monkeypatch):
     asked = [HeldOutQuestion("dev", "long", name, Prompt("?")) for name in ("x", "y")]
-    with pytest.raises(ValueError, match="Nothing is known about question 'x': give a reward model"):
-        gains.grade(asked, ["a", "b"], "arm", 1, CritiqueDecoding())
+    with pytest.raises(ValueError, match="question 'x' is unknown: give a reward model"):
+        held_out.grade(asked, ["a", "b"], "arm", 1, CritiqueDecoding())
     given = {}
 
     def scored(model, work, how, desc):
@@ -90,7 +89,7 @@ def test_where_no_truth_is_known_the_judge_grades(monkeypatch):
         return [score.Scored(w.query, "answer", 1.5, (1.5,), ("",), (True,), False) for w in work]
 
     monkeypatch.setattr(score, "score", scored)
-    made = gains.grade(asked, ["a", "b c"], "arm", 2, CritiqueDecoding(), "judge")
+    made = held_out.grade(asked, ["a", "b c"], "arm", 2, CritiqueDecoding(), "judge")
     assert [one.score for one in made] == [1.5, 1.5]
     assert [one.words for one in made] == [1, 2]
     assert given == {"arm 2": [["a"], ["b c"]]}
@@ -113,33 +112,31 @@ def grades(scores, part="test", family="math"):
 def test_means_are_over_questions_of_means_over_seeds_and_leave_safety_out():
     rows = pd.concat([grades({"a": [[1, 2], [3, 4]]}), grades({"a": [[10], [20]]}, family="ocr"),
                       grades({"a": [[-9], [-9]]}, family="safety"), grades({"a": [[7], [7]]}, part="dev")])  # fmt: skip
-    found = gains.means(rows, "test", 50, 0).set_index("family")
+    found = held_out.means(rows, "test", 50, 0).set_index("family")
     assert found.value.to_dict() == {"math": 2.5, "average": (2 + 3 + 15) / 3}, "one question has no interval"
     assert found.questions.to_dict() == {"math": 2, "average": 3}
     assert (found.low <= found.value).all()
     assert (found.value <= found.high).all()
-    assert gains.by_seed(rows, "test").value.tolist() == [13 / 3, 9]
+    assert held_out.by_seed(rows, "test").value.tolist() == [13 / 3, 9]
 
 
 def test_a_comparison_by_hand():
     """Differences 1, 1, 1, -1 of four questions: mean 0.5, sd 1, so d_z 0.5; of 16 sign flips 10 are as far from 0."""
     rows = grades({"a": [[2, 3, 4, 4]], "b": [[1, 2, 3, 5]], "c": [[2, 3, 4, 4]]})
-    found = gains.compare(rows, "test", "a", ["b", "c"], 20, 0).set_index("against")
+    found = held_out.compared(rows, "test", "a", ["b", "c"], 20, 0).set_index("against")
     assert found.difference.to_dict() == {"b": 0.5, "c": 0.0}
     assert found.d_z.to_dict() == pytest.approx({"b": 0.5, "c": 0.0})
     assert found.p.to_dict() == {"b": 10 / 16, "c": 1.0}
     assert found["p (Holm)"].to_dict() == {"b": 1.0, "c": 1.0}
     assert found["seeds above"].to_dict() == {"b": 1, "c": 0}
-    assert set(found.verdict) == {"not told apart"}
+    assert set(found.verdict) == {"not distinguished"}
 
 
 def test_a_clear_difference_is_said_in_words():
     rng = np.random.default_rng(0)
     base = rng.normal(0, 1, 40)
     rows = grades({"a": [base + 1], "b": [base + rng.normal(0, 0.1, 40)], "c": [base + 2]})
-    compared = gains.compare(rows, "test", "a", ["b", "c"], 100, 0)
-    assert compared.verdict.tolist() == ["ahead", "behind"]
-    assert gain_report.against(compared, "a")[0].endswith("; ahead.")
+    assert held_out.compared(rows, "test", "a", ["b", "c"], 100, 0).verdict.tolist() == ["better", "worse"]
 
 
 @settings(deadline=None, max_examples=20)
@@ -147,34 +144,32 @@ def test_a_clear_difference_is_said_in_words():
 def test_order_of_rows_changes_nothing_and_an_arm_equals_itself(values, random):
     rows = grades({"a": [values, values], "b": [values[::-1], values]})
     mixed = rows.sample(frac=1, random_state=random.randrange(2**31))
-    one, other = (gains.by_question(r, "test").sort_index().sort_index(axis=1) for r in (rows, mixed))
+    one, other = (held_out.by_question(r, "test").sort_index().sort_index(axis=1) for r in (rows, mixed))
     pd.testing.assert_frame_equal(one, other)
-    found = gains.compare(rows, "test", "a", ["a"], 20, 0)
+    found = held_out.compared(rows, "test", "a", ["a"], 20, 0)
     assert (found.difference[0], found.p[0], found.d_z[0]) == (0, 1, 0)
 
 
 def test_a_question_that_an_arm_did_not_answer_is_told():
     rows = pd.concat([grades({"a": [[1, 2]]}), grades({"b": [[1]]})])
     with pytest.raises(ValueError, match="Not every arm has answered every question of test"):
-        gains.by_question(rows, "test")
+        held_out.by_question(rows, "test")
 
 
 def test_selection_takes_the_best_on_dev_and_the_first_of_equals():
     dev = grades({"a": [[1, 2]], "b": [[2, 2]], "c": [[3, 1]]}, part="dev")
     test = grades({"a": [[9, 9]], "b": [[0, 0]], "c": [[0, 0]]})
     rows = pd.concat([dev, test])
-    assert gains.select(rows, ["a", "b", "c"]) == "b"
-    assert gains.select(rows, ["c", "b", "a"]) == "c"
-    told = gain_report.selection(gains.means(rows, "dev", 20, 0), gains.means(rows, "test", 20, 0), ["a", "b"], "b")
-    assert "rank 2 of 2; the best there is MM-DPO, SFT weight a" in told[1]
+    assert held_out.select(rows, ["a", "b", "c"]) == "b"
+    assert held_out.select(rows, ["c", "b", "a"]) == "c"
 
 
 def test_noise_tells_seeds_from_questions():
     questions_ = np.array([0.0, 4.0, 8.0])
     rows = grades({"a": [questions_, questions_]})
-    assert gains.noise(rows, "test", "a") == pytest.approx({"between_seeds": 0, "between_items": 4, "rest": 0})
+    assert held_out.noise(rows, "test", "a") == pytest.approx({"between_seeds": 0, "between_items": 4, "rest": 0})
     rows = grades({"a": [[1, 1, 1], [3, 3, 3]]})
-    assert gains.noise(rows, "test", "a")["between_seeds"] == pytest.approx(2**0.5)
+    assert held_out.noise(rows, "test", "a")["between_seeds"] == pytest.approx(2**0.5)
 
 
 # reward hacking
@@ -184,101 +179,41 @@ def test_habits_are_ratios_over_all_answers():
     rows = grades({"a": [[0, 0]]})
     rows["words"], rows["wrong"], rows["claims"] = [2, 4], [1, 0], [1, 3]
     rows["due"], rows["declined"] = [False, True], [True, True]
-    found = habits.table(rows, "test", True, 50, 0).set_index("measure").value.to_dict()
+    found = reward_hacking.answer_style(rows, "test", True, 50, 0).set_index("measure").value.to_dict()
     expected = {"words": 3, "right": 0, "claims": 2, "claims hallucinated": 0.25}
     assert found == {**expected, "declines when due": 1, "declines in vain": 1}
-    assert list(habits.table(rows, "test", False, 50, 0).measure) == ["words"]
+    assert list(reward_hacking.answer_style(rows, "test", False, 50, 0).measure) == ["words"]
 
 
 def test_policies_that_say_nothing_are_measured_too():
     silent = grades({"base": [[0, 0]], "a": [[2, 2]]}).assign(words=0, wrong=0, claims=0, due=False, declined=False)
-    gone = habits.table(silent, "test", True, 50, 0)
+    gone = reward_hacking.answer_style(silent, "test", True, 50, 0)
     assert set(gone.measure) == {"words", "right", "claims", "claims hallucinated", "declines in vain"}
-    assert "Of 1 arms" in gain_report.price(gains.means(silent, "test", 50, 0), gone)
 
 
 def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
     asked = [item for item in items if item.part == "test"]
     how, said = CritiqueDecoding(), {"base": "", "up": "so the answer is 3 ."}
     seeds = {"base": 0, "up": 1}
-    graded = [g for arm, text in said.items() for g in gains.grade(asked, [text] * len(asked), arm, seeds[arm], how)]
-    monkeypatch.setattr(gains, "rewards", lambda judge, some, texts, how, desc: [float(len(text)) for text in texts])
-    rows = habits.scored(graded, asked, 5, 0, how, None)
+    graded = [g for arm, text in said.items() for g in held_out.grade(asked, [text] * len(asked), arm, seeds[arm], how)]
+    monkeypatch.setattr(held_out, "rewards", lambda judge, some, texts, how, desc: [float(len(text)) for text in texts])
+    rows = reward_hacking.rewarded(graded, asked, 5, 0, how, None)
     assert rows.groupby("arm").size().to_dict() == {"base": 5, "up": 5}
     assert set(rows["query"]) <= {item.id for item in asked if item.family != "safety"}
-    found = habits.against_base(rows, 20, 0).set_index("measure")
+    found = reward_hacking.against_base(rows, 20, 0).set_index("measure")
     assert found.value["reward"] == len(said["up"])
     assert found.arm.tolist() == ["up", "up"]
-    assert habits.rank_correlation(rows) == {}, "nothing to correlate where every answer has one reward"
+    assert reward_hacking.rank_correlation(rows) == {}, "nothing to correlate where every answer has one reward"
     mixed = rows.assign(reward=range(len(rows)), score=range(len(rows)))
-    assert habits.rank_correlation(mixed) == pytest.approx({"base": 1, "up": 1})
-
-
-def changes(**rows):
-    """A table of changes from {arm: (reward, score)}, each with an interval of ±1."""
-    return pd.DataFrame(
-        [
-            (arm, m, v, v - 1, v + 1)
-            for arm, both in rows.items()
-            for m, v in zip(("reward", "score"), both, strict=True)
-        ],
-        columns=["arm", "measure", "value", "low", "high"],
-    )
-
-
-def test_hacking_is_said_only_where_intervals_say_it():
-    told = gain_report.hacking(changes(mm_dpo=(2, 2), dpo=(2, -2), sft=(0.5, 2), odpo=(2, 0.5)))
-    assert told == [
-        "Arms whose reward and score rise: MM-DPO.",
-        "Arms whose reward rises and score falls: DPO.",
-        "Arms whose score rises without reward: SFT on chosen.",
-    ]
-
-
-def test_the_price_of_a_score_is_said_where_intervals_lie_apart():
-    found = pd.DataFrame(
-        [(arm, "average", v, v - 0.1, v + 0.1, 9) for arm, v in (("base", 1), ("dpo", 2), ("sft", 2), ("odpo", 1.1))],
-        columns=["arm", "family", "value", "low", "high", "questions"],
-    )
-    shares = {"base": (0.5, 3), "dpo": (0.2, 1), "sft": (0.5, 1), "odpo": (0.1, 1)}
-    gone = pd.DataFrame(
-        [
-            (a, m, v, v - 0.1, v + 0.1)
-            for a, both in shares.items()
-            for m, v in zip(("right", "claims"), both, strict=True)
-        ],
-        columns=["arm", "measure", "value", "low", "high"],
-    )
-    told = gain_report.price(found, gone)
-    assert told.startswith("Of 2 arms whose score lies above the base's")
-    assert "right in 1 (DPO); they claim less in 2 (DPO, SFT on chosen)." in told
-
-
-def test_the_gain_has_to_be_there_and_to_survive():
-    def told(**verdicts):
-        return gain_report.survival(pd.DataFrame({"against": list(verdicts), "verdict": list(verdicts.values())}))
-
-    assert "there is no gain here" in told(dpo="not told apart", shuffled="ahead")
-    assert told(dpo="ahead", shuffled="ahead", sft="ahead").endswith("every alternative explanation tried.")
-    assert "MM-DPO, shuffled δ" in told(dpo="ahead", shuffled="not told apart", sft="ahead")
-
-
-def test_headlines_stand_beside_the_paper_and_name_their_world():
-    rows = grades({"mm_dpo": [[2, 3]], "dpo": [[1, 2]], "base": [[0, 1]]})
-    found, compared = gains.means(rows, "test", 20, 0), gains.compare(rows, "test", "mm_dpo", ["dpo"], 20, 0)
-    lines = {line.label: line for line in gain_report.headlines(found, compared, "MiniWorld")}
-    assert lines["MM-DPO less DPO"].value == 1
-    assert lines["MM-DPO less DPO"].paper.startswith("+1.6 on average of four benchmarks")
-    assert {line.world for line in lines.values()} == {"MiniWorld"}
-    assert "MM-DPO > DPO > base. In the paper: MM-DPO > DPO > base" in gain_report.order(found)
+    assert reward_hacking.rank_correlation(mixed) == pytest.approx({"base": 1, "up": 1})
 
 
 def test_every_dimension_can_be_asked_about():
     for family in questions.SCENE_DIMENSIONS:
-        assert gains.drawn([family], 1, set(), 3, 1)
+        assert held_out.new_scenes([family], 1, set(), 3, 1)
 
 
 def test_graded_answers_survive_the_disk(tmp_path, items):
-    made = gains.grade(items[:3], ["yes .", "", "no ."], "a", 1, CritiqueDecoding())
+    made = held_out.grade(items[:3], ["yes .", "", "no ."], "a", 1, CritiqueDecoding())
     records.write(tmp_path / "a.parquet", made)
     assert records.read(tmp_path / "a.parquet", Graded) == made

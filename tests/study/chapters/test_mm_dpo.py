@@ -1,0 +1,82 @@
+"""Chapter 04's report: sentences that follow from the numbers, front-page numbers beside the paper's, and Fig. 5."""
+
+import numpy as np
+import pandas as pd
+
+from mmrlhf_study.chapters import mm_dpo
+from mmrlhf_study.evaluation import paper_dpo
+
+
+def averages(**values):
+    """Mean scores of arms from {arm: score}, each with an interval of ±0.1."""
+    rows = [(arm, "average", v, v - 0.1, v + 0.1, 9) for arm, v in values.items()]
+    return pd.DataFrame(rows, columns=["arm", "family", "value", "low", "high", "questions"])
+
+
+def measured(width, measures, **arms):
+    """Measures of arms from {arm: values}, each with an interval of ±width."""
+    rows = [
+        (a, m, v, v - width, v + width) for a, values in arms.items() for m, v in zip(measures, values, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "measure", "value", "low", "high"])
+
+
+def comparisons(**verdicts):
+    """Differences of 1 from these arms, with their verdicts."""
+    rows = [(arm, 1.0, 0.5, 1.5, verdict) for arm, verdict in verdicts.items()]
+    return pd.DataFrame(rows, columns=["against", "difference", "low", "high", "verdict"])
+
+
+def test_reward_hacking_is_reported_only_where_intervals_show_it():
+    changes = measured(1, ("reward", "score"), mm_dpo=(2, 2), dpo=(2, -2), sft=(0.5, 2), odpo=(2, 0.5))
+    both, hacked, without = mm_dpo.hacking(changes)
+    assert both.endswith(": MM-DPO.")
+    assert hacked.endswith(": DPO.")
+    assert without.endswith(": SFT on chosen.")
+
+
+def test_the_price_of_a_score_is_reported_where_intervals_lie_apart():
+    means = averages(base=1, dpo=2, sft=2, odpo=1.1)
+    style = measured(0.1, ("right", "claims"), base=(0.5, 3), dpo=(0.2, 1), sft=(0.5, 1), odpo=(0.1, 1))
+    sentence = mm_dpo.price(means, style)
+    assert " 2 arms" in sentence
+    assert "right in DPO and" in sentence
+    assert "claims in DPO, SFT on chosen." in sentence
+
+
+def test_a_gain_has_to_be_there_and_to_survive():
+    none = mm_dpo.explanations(comparisons(dpo="not distinguished", shuffled="better"))
+    every = mm_dpo.explanations(comparisons(dpo="better", shuffled="better", sft="better"))
+    some = mm_dpo.explanations(comparisons(dpo="better", shuffled="not distinguished", sft="better"))
+    assert "no gain" in none
+    assert "every alternative" in every
+    assert "MM-DPO, shuffled δ" in some
+    assert "SFT on chosen" not in some
+
+
+def test_every_comparison_has_its_number_and_verdict():
+    first, second = mm_dpo.against(comparisons(dpo="better", sft="not distinguished"))
+    assert "better than DPO" in first
+    assert "+1.00 [+0.50, +1.50]" in first
+    assert "cannot be distinguished from SFT on chosen" in second
+
+
+def test_headlines_stand_beside_the_paper_and_name_their_world():
+    means = averages(mm_dpo=2.5, dpo=1.5, base=0.5)
+    lines = {
+        line.label: line for line in mm_dpo.headlines(means, comparisons(dpo="better", odpo="better"), "MiniWorld")
+    }
+    assert lines["MM-DPO less DPO"].value == 1
+    assert lines["MM-DPO less DPO"].paper.startswith("+1.6 on average of four benchmarks")
+    assert "MM-DPO less DPO with offset" not in lines, "only the arms of the table"
+    assert {line.world for line in lines.values()} == {"MiniWorld"}
+    assert mm_dpo.order(means).count("MM-DPO > DPO > base") == 2, "here and in the paper"
+
+
+def test_figure_5_is_the_papers_curve():
+    figure = mm_dpo.scaling_figure(paper_dpo.CURVES)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert set(lines) == {f"k = {k:g}" for k in paper_dpo.CURVES}
+    for k in paper_dpo.CURVES:
+        delta, drawn = lines[f"k = {k:g}"].get_data()
+        np.testing.assert_allclose(drawn, 1 - np.exp(-k * np.asarray(delta)), atol=1e-12)
