@@ -132,7 +132,7 @@ def recipes(names: Sequence[str], **columns: Sequence) -> list[Recipe]:
             raise ValueError(f"{name} starts from {row['start']!r}, which is made later. List {name} after it.")
         unknown = [] if row.get("scenes", ALL) == ALL else sorted(set(row["scenes"].split()) - set(FAMILIES))
         if unknown:
-            raise ValueError(f"{name} has unknown scene families {unknown}. Give 'all' or some of {' '.join(FAMILIES)}.")
+            raise ValueError(f"{name} has unknown families {unknown}. Give 'all' or some of {' '.join(FAMILIES)}.")
         mix = Mix(**{part.name: row.pop(part.name) for part in fields(Mix)})
         chosen.append(Recipe(name=name, mix=mix, **row))
     return chosen
