@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mmrlhf_study.chapters.figures import LINE, PALETTE, STYLE, colours, finish, legend, picture, points
+from mmrlhf_study.chapters.figures import LINE, PALETTE, STYLE, colours, finish, legend, picture, side_by_side
 from mmrlhf_study.chapters.reporting import in_words
 from mmrlhf_study.miniworld.examination import GROUPS, judge
 from mmrlhf_study.miniworld.questions import Question
@@ -82,17 +82,9 @@ def scenes_figure(asked: Sequence[tuple[str, Question]], each: int = 4) -> Figur
 
 def intervals_figure(results: pd.DataFrame, measure: str) -> Figure:
     """One measure per group, a dot with its 95 % interval for every model."""
-    part = results[results.measure == measure]
-    groups = [group for group in (*GROUPS, "all") if group in set(part.group)]
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    palette = colours(part.responder)
-    for number, (name, colour) in enumerate(palette.items()):
-        rows = part[part.responder == name].set_index("group").loc[groups]
-        shift = (number - (len(palette) - 1) / 2) * 0.13
-        points(axis, [place + shift for place in range(len(groups))], rows, color=colour, label=name)
-    axis.set_xticks(range(len(groups)), groups)
+    side_by_side(axis, results[results.measure == measure], "responder", "group")
     finish(axis, f"{measure} in MiniWorld, 95 % intervals", "y", ylabel=measure)
-    legend(axis)
     return figure
 
 

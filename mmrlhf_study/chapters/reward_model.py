@@ -7,7 +7,6 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from mmrlhf_core.data.records import Pair
 from mmrlhf_core.rollout.score import Scored
 from mmrlhf_study.annotation import views
 from mmrlhf_study.annotation.views import Records
-from mmrlhf_study.chapters.figures import GREY, PALETTE, colours, finish, legend, points
+from mmrlhf_study.chapters.figures import GREY, PALETTE, colours, finish, legend, points, side_by_side
 from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.chapters.reporting import Headline, nested, shown
 from mmrlhf_study.evaluation import compare, paper_reward
@@ -105,23 +104,11 @@ def _chance(axis: Axes) -> None:
     axis.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
 
 
-def _side_by_side(axis: Axes, rows: pd.DataFrame, series: str, place: str, columns: tuple[str, str, str]) -> list[str]:
-    """Points of several series side by side at every place; returns the names of the places."""
-    places, palette = list(dict.fromkeys(rows[place])), colours(rows[series])
-    for number, (name, colour) in enumerate(palette.items()):
-        part = rows[rows[series] == name].set_index(place).reindex(places)
-        shift = (number - (len(palette) - 1) / 2) * 0.8 / len(palette)
-        points(axis, np.arange(len(places)) + shift, part, columns, color=colour, label=name)
-    legend(axis)
-    return places
-
-
 def accuracy_figure(overview: pd.DataFrame) -> Figure:
     """ACC of every variant in every category; the line is a fair coin."""
     figure, axis = plt.subplots(figsize=(9, 3.8))
-    categories = _side_by_side(axis, overview[overview.arm != CHANCE], "arm", "category", ACC)
+    side_by_side(axis, overview[overview.arm != CHANCE], "arm", "category", ACC)
     _chance(axis)
-    axis.set_xticks(range(len(categories)), categories)
     finish(axis, "Test pairs in the right order, MiniWorld", ylabel="ACC")
     return figure
 
@@ -170,8 +157,7 @@ def quantiles_figure(rows: pd.DataFrame, title: str, label: str) -> Figure:
 def critiques_figure(quality: pd.DataFrame) -> Figure:
     """Every measure of critique quality, one point per writer."""
     figure, axis = plt.subplots(figsize=(9, 3.4))
-    measures = _side_by_side(axis, quality, "writer", "measure", ("value", "low", "high"))
-    axis.set_xticks(range(len(measures)), [fill(name, 18) for name in measures], fontsize=9)
+    side_by_side(axis, quality.assign(measure=[fill(name, 18) for name in quality.measure]), "writer", "measure")
     finish(axis, "Critiques compared with the scenes, MiniWorld", ylabel="share")
     return figure
 

@@ -58,16 +58,22 @@ def _bins(scores: Scores, clusters: Sequence[Hashable], bins: int) -> np.ndarray
     return _sums(place, bins, (sure, right), clusters)
 
 
+def _groups(columns: dict[str, object], sums: np.ndarray, column: int, draws: int, seed: int) -> pd.DataFrame:
+    """One row for each group with pairs: these columns, the number of pairs, and the mean of a column of `sums`."""
+    share = _rates(sums, column, draws, seed)
+    columns = columns | {"pairs": sums.sum(0)[:, 0].astype(int)}
+    rows = pd.DataFrame(columns | {"accuracy": share.value, "low": share.low, "high": share.high})
+    return rows[rows.pairs > 0].reset_index(drop=True)
+
+
 def reliability(
     scores: Scores, clusters: Sequence[Hashable], bins: int = 10, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """One row for each bin of confidence with pairs: its ends, pairs, mean confidence, share right with interval."""
     sums = _bins(scores, clusters, bins)
-    share, sure = _rates(sums, 2, draws, seed), _rate(sums.sum(0), 1)
     ends = 0.5 + np.arange(bins + 1) / (2 * bins)
-    columns = {"from": ends[:-1], "to": ends[1:], "pairs": sums.sum(0)[:, 0].astype(int), "confidence": sure}
-    rows = pd.DataFrame(columns | {"accuracy": share.value, "low": share.low, "high": share.high})
-    return rows[rows.pairs > 0].reset_index(drop=True)
+    columns = {"from": ends[:-1], "to": ends[1:], "pairs": None, "confidence": _rate(sums.sum(0), 1)}
+    return _groups(columns, sums, 2, draws, seed)
 
 
 def calibration_error(
@@ -96,12 +102,8 @@ def by_quantile(
     place = np.searchsorted(edges, given, side="right")
     count = place.max() + 1
     sums = _sums(place, count, (np.asarray(right, float),), clusters)
-    share = _rates(sums, 1, draws, seed)
-    ends = [(given[place == g].min(), given[place == g].max()) for g in range(count) if (place == g).any()]
-    kept = sums.sum(0)[:, 0] > 0
-    columns = {"from": [low for low, _ in ends], "to": [high for _, high in ends]}
-    columns["pairs"] = sums.sum(0)[kept, 0].astype(int)
-    return pd.DataFrame(columns | {"accuracy": share.value[kept], "low": share.low[kept], "high": share.high[kept]})
+    ends = pd.Series(given).groupby(place).agg(["min", "max"]).reindex(range(count))
+    return _groups({"from": ends["min"], "to": ends["max"]}, sums, 1, draws, seed)
 
 
 def confident_mistakes(scores: Scores, n: int) -> list[int]:

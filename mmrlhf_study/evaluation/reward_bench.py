@@ -7,7 +7,6 @@ response is better".
 
 import math
 import reprlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,36 +145,33 @@ def by_length(bench: Sequence[RewardItem]) -> list[tuple[float, float]]:
 # ---------------------------------------------------------------- shares
 
 
-def _by_query(bench: Sequence[RewardItem], values: Sequence[bool]) -> dict[str, list[bool]]:
-    """The values of the pairs of each query."""
-    grouped: dict[str, list[bool]] = defaultdict(list)
-    for item, value in zip(bench, values, strict=True):
-        grouped[item.query].append(value)
-    return grouped
+def per_query(bench: Sequence[RewardItem], scores: Scores) -> np.ndarray:
+    """Right pairs and pairs of each query in order of appearance, [Q, 2]. Ties and NaN are wrong."""
+    code = pd.factorize(np.array([item.query for item in bench]))[0]
+    right = [r_w > r_l for r_w, r_l in scores]
+    return np.stack((np.bincount(code, right), np.bincount(code)), -1)
 
 
 def shares(bench: Sequence[RewardItem], scores: Scores) -> tuple[float, float]:
     """ACC and ACC+."""
-    right = [r_w > r_l for r_w, r_l in scores]
-    grouped = _by_query(bench, right)
-    return sum(right) / len(right), sum(all(part) for part in grouped.values()) / len(grouped)
+    right, pairs = per_query(bench, scores).T
+    return float(right.sum() / pairs.sum()), float((right == pairs).mean())
 
 
 def chance(bench: Sequence[RewardItem]) -> tuple[float, float]:
     """Expected ACC and ACC+ of a fair coin: ½, and the mean of 2^−pairs over queries."""
-    grouped = _by_query(bench, [True] * len(bench))
-    return 0.5, sum(0.5 ** len(part) for part in grouped.values()) / len(grouped)
+    pairs = per_query(bench, by_length(bench))[:, 1]
+    return 0.5, float((0.5**pairs).mean())
 
 
 def _row(category: str, bench: Sequence[RewardItem], scores: Scores, seed: int) -> dict[str, str | int | float]:
     """Every number of one category."""
-    grouped = _by_query(bench, [r_w > r_l for r_w, r_l in scores])
-    sums = np.array([(sum(part), len(part)) for part in grouped.values()])
+    sums = per_query(bench, scores)
     acc = bootstrap(sums, lambda s: s[..., 0] / s[..., 1], seed=seed)  # pairs of one query are not independent
-    plus = wilson(sum(all(part) for part in grouped.values()), len(grouped))
+    plus = wilson(int((sums[:, 0] == sums[:, 1]).sum()), len(sums))
     length, coin = shares(bench, by_length(bench)), chance(bench)
     return {
-        "category": category, "queries": len(grouped), "pairs": len(bench),
+        "category": category, "queries": len(sums), "pairs": len(bench),
         "acc": acc.value, "acc_low": acc.low, "acc_high": acc.high,
         "acc_plus": plus.value, "acc_plus_low": plus.low, "acc_plus_high": plus.high,
         "ties": sum(r_w == r_l for r_w, r_l in scores),

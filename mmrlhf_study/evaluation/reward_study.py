@@ -64,9 +64,8 @@ def pooled(bench: Sequence[RewardItem], scores: Sequence[Scores]) -> tuple[list[
 
 def _sums(bench: Sequence[RewardItem], scores: Sequence[Scores]) -> np.ndarray:
     """For each query, mean over seeds: right pairs, pairs, 1 if all are right, 1. [Q, 4]."""
-    code = pd.factorize(np.array([item.query for item in bench]))[0]
-    pairs = np.bincount(code)
-    hits = np.array([np.bincount(code, right(one)) for one in scores])
+    counts = np.array([reward_bench.per_query(bench, run) for run in scores])
+    hits, pairs = counts[..., 0], counts[0, :, 1]
     return np.stack((hits.mean(0), pairs, (hits == pairs).mean(0), np.ones(len(pairs))), -1)
 
 

@@ -79,7 +79,7 @@ def falsify(rng: Random, scene: Scene, fact: Fact) -> Fact:
 
 def choose(rng: Random, scene: Scene, n: int) -> list[Fact]:
     """True facts about up to `n` different places, a quarter of them about an empty place."""
-    empty = [Fact(place, NOTHING) for place in PLACES[scene.family] if scene.at(place) == NOTHING]
+    empty = [Fact(place, NOTHING) for place in scene.empty]
     blanks = rng.sample(empty, min(len(empty), sum(rng.random() < 0.25 for _ in range(n))))
     facts = blanks + rng.sample(scene.facts, min(len(scene.facts), n - len(blanks)))
     return rng.sample(facts, len(facts))

@@ -106,7 +106,7 @@ def f1(claims: np.ndarray, wrong: np.ndarray, facts: np.ndarray, missing: np.nda
 
 
 def over_scenes(
-    outcomes: Sequence[Outcome], names: Sequence[str], statistic: Callable[..., np.ndarray], seed: int
+    outcomes: Sequence[Outcome], names: Sequence[str], statistic: Callable[..., np.ndarray], seed: int = 0
 ) -> Estimate:
     """`statistic` of the summed columns `names`, with a 95 % bootstrap interval over whole scenes."""
     places = {scene: i for i, scene in enumerate(dict.fromkeys(outcome.scene for outcome in outcomes))}
@@ -116,16 +116,7 @@ def over_scenes(
     return bootstrap(sums, lambda columns: statistic(*np.moveaxis(columns, -1, 0)), seed=seed)
 
 
-def measures(outcomes: Sequence[Outcome], seed: int = 0) -> list[tuple[str, str, float, float, float, int]]:
-    """(group, measure, value, low, high, n) of one responder; group `all` is over all groups."""
-    rows = []
-    for group in (*GROUPS, "all"):
-        part = [outcome for outcome in outcomes if group in (outcome.group, "all")]
-        rows += [(group, name, *numbers) for name, numbers in _measures(part, seed).items()]
-    return rows
-
-
-def _measures(outcomes: Sequence[Outcome], seed: int) -> dict[str, tuple[float, float, float, int]]:
+def _measures(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float, float, int]]:
     """Every measure for which there are outcomes: value, low, high, n."""
     parts = {kind: [outcome for outcome in outcomes if outcome.kind == kind] for kind in QUESTION_KINDS}
     due, undue = ([outcome for outcome in parts["conclude"] if outcome.decline == due] for due in (True, False))
@@ -148,7 +139,7 @@ def _measures(outcomes: Sequence[Outcome], seed: int) -> dict[str, tuple[float, 
     }  # fmt: skip
     for name, (part, columns, statistic) in ratios.items():
         if part:
-            numbers[name] = (*over_scenes(part, columns, statistic, seed), len(part))
+            numbers[name] = (*over_scenes(part, columns, statistic), len(part))
     return numbers
 
 
@@ -161,5 +152,7 @@ def table(answers: Mapping[str, Iterable[str]], asked: Sequence[tuple[str, Quest
     rows = []
     for responder, texts in answers.items():
         outcomes = [judge(group, question, text) for (group, question), text in zip(asked, texts, strict=True)]
-        rows += [(responder, *row) for row in measures(outcomes)]
+        for group in (*GROUPS, "all"):
+            part = [outcome for outcome in outcomes if group in (outcome.group, "all")]
+            rows += [(responder, group, name, *numbers) for name, numbers in _measures(part).items()]
     return pd.DataFrame(rows, columns=["responder", "group", "measure", "value", "low", "high", "n"])

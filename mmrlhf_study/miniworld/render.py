@@ -10,7 +10,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from mmrlhf_study.miniworld.scenes import BARS, CELLS, QUARTERS, Fact, Scene
+from mmrlhf_study.miniworld.scenes import BARS, CELLS, QUARTERS, Fact, Scene, quarter
 
 SIDE, CELL = 64, 16
 RGB = {
@@ -144,7 +144,7 @@ def _clip(scene: Scene, rng: Random) -> list[Image.Image]:
     still, _ = _canvas(scene.theme, rng)
     near, far = SIDE // 4 - 0.5, 3 * SIDE // 4 - 0.5
     centre = dict(zip(QUARTERS, [(x, y) for y in (near, far) for x in (near, far)], strict=True))
-    where = {fact.place: " ".join(fact.thing.split()[-2:]) for fact in scene.facts}
+    where = {fact.place: quarter(fact.thing) for fact in scene.facts}
     if "rest" in where:
         _shape(ImageDraw.Draw(still), scene.at("rest"), *centre[where["rest"]], 7)
     stops = [centre[where[moment]] for moment in ("start", "halfway", "end")]

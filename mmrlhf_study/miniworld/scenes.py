@@ -81,6 +81,16 @@ class Scene:
         """The thing at a place, or `nothing`."""
         return next((fact.thing for fact in self.facts if fact.place == place), NOTHING)
 
+    @property
+    def empty(self) -> list[str]:
+        """The places that hold nothing."""
+        return [place for place in PLACES[self.family] if self.at(place) == NOTHING]
+
+
+def quarter(thing: str) -> str:
+    """The quarter at the end of a phrase: `top left` of `a large red circle top left`."""
+    return " ".join(thing.split()[-2:])
+
 
 def draw(seed: int, family: str) -> Scene:
     """The scene of this family and this seed; the same seed always gives the same scene."""

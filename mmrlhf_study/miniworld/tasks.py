@@ -58,7 +58,7 @@ def _exists_at(scene: Scene, rng: Random) -> Draft:
         if rng.random() < 0.5:
             thing = scenes.vary(rng, thing)
         else:
-            place = rng.choice([cell for cell in CELLS if scene.at(cell) == NOTHING])
+            place = rng.choice(scene.empty)
     return Draft(f"is there {thing} at {place} ?", (place,), key, YES_NO)
 
 
@@ -150,7 +150,7 @@ def _tempt(scene: Scene, rng: Random) -> Draft:
 
 def _spot(scene: Scene, moment: str) -> tuple[int, int]:
     """(row, column) of the moving shape at this moment."""
-    return divmod(QUARTERS.index(" ".join(scene.at(moment).split()[-2:])), 2)
+    return divmod(QUARTERS.index(scenes.quarter(scene.at(moment))), 2)
 
 
 def _direction(scene: Scene, rng: Random) -> Draft:
@@ -162,7 +162,7 @@ def _direction(scene: Scene, rng: Random) -> Draft:
 
 def _ends(scene: Scene, rng: Random) -> Draft:
     moment = rng.choice(MOMENTS[:3])
-    return Draft(f"where is the shape at {moment} ?", (moment,), " ".join(scene.at(moment).split()[-2:]), QUARTERS)
+    return Draft(f"where is the shape at {moment} ?", (moment,), scenes.quarter(scene.at(moment)), QUARTERS)
 
 
 def _changed(scene: Scene, rng: Random) -> Draft:

@@ -22,7 +22,7 @@ from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training.optimizer import Mixed
 from mmrlhf_study.miniworld.claims import NUMBERS
 from mmrlhf_study.miniworld.render import RGB, SIDE, render
-from mmrlhf_study.miniworld.scenes import BARS, CELLS, CLIP_ROWS, NOTHING, QUARTERS, Fact, Scene
+from mmrlhf_study.miniworld.scenes import BARS, CELLS, CLIP_ROWS, NOTHING, QUARTERS, Fact, Scene, quarter
 
 DIGITS = set(NUMBERS[:10])
 SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words that describe no patch
@@ -37,7 +37,7 @@ def patches(family: str, fact: Fact) -> tuple[tuple[int, ...], tuple[str, ...]]:
         start = 4 * CLIP_ROWS.index(fact.place)
         return tuple(range(start, start + 4)), words
     if family == "clip":
-        row, column = divmod(QUARTERS.index(" ".join(words[-2:])), 2)
+        row, column = divmod(QUARTERS.index(quarter(fact.thing)), 2)
         corner = 8 * row + 2 * column
         return (corner, corner + 1, corner + 4, corner + 5), words[:-2]
     return (CELLS.index(fact.place.split()[-1]),), words

@@ -191,7 +191,7 @@ def verdicts(text: str) -> tuple[str, ...]:
 def corruptions(question: Question) -> tuple[str, ...]:
     """The kinds of corruption that are possible for the reference answer of this question."""
     kinds = ["attribute", "place"] if question.evidence else []
-    if _empty(question.scene):
+    if question.scene.empty:
         kinds.append("invented")
     if question.evidence and (question.key or len(question.evidence) > 1):
         kinds.append("missing")
@@ -213,7 +213,7 @@ def corrupt(question: Question, kind: str, seed: int) -> str:
     elif kind == "place":
         facts[spot] = Fact(rng.choice(_elsewhere(scene, facts[spot])), facts[spot].thing)
     elif kind == "invented":
-        facts.append(Fact(place := rng.choice(_empty(scene)), thing(rng, scene.family, place)))
+        facts.append(Fact(place := rng.choice(scene.empty), thing(rng, scene.family, place)))
     elif kind == "missing":
         del facts[spot]
     elif kind == "conclusion":
@@ -223,11 +223,6 @@ def corrupt(question: Question, kind: str, seed: int) -> str:
     else:
         facts, decline = [*facts, *(fact for fact in scene.facts if fact.thing.endswith(f" {key}"))], False
     return compose(scene.family, facts, key, decline)
-
-
-def _empty(scene: Scene) -> list[str]:
-    """The empty places."""
-    return [place for place in PLACES[scene.family] if scene.at(place) == NOTHING]
 
 
 def _elsewhere(scene: Scene, fact: Fact) -> list[str]:

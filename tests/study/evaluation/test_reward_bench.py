@@ -152,18 +152,6 @@ def test_pairs_lost_by_resuming_are_noticed(found, tmp_path):
     assert bench.read_scores(write(tmp_path / "s.jsonl", lines[::-1]), found) == [(1.0, 0.0)] * 6
 
 
-def test_rows_without_an_id_are_not_pooled_into_one(tmp_path):
-    with pytest.raises(ValueError, match="no id"):
-        bench.read(write(tmp_path / "b.jsonl", [{k: v for k, v in line.items() if k != "id"} for line in ROWS]))
-
-
-def test_an_id_that_asks_two_things_counts_as_two_queries(tmp_path):
-    lines = [row("x", "a", "b", image="mcq/1.png"), row("x", "a", "b", image="mcq/1.png", prompt="other ?")]
-    found = bench.read(write(tmp_path / "b.jsonl", lines))
-    assert bench.shares(found, [(1, 0), (0, 1)]) == (0.5, 0.5)
-    assert [item.id for item in found] == ["x", "x"]
-
-
 @pytest.mark.parametrize(
     "rewards", [[1.0], [], [1.0, 2.0, 3.0], ["1", "2"], [None, 1.0], [True, 0], "10", None, [[1], 0]]
 )
