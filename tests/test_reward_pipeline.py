@@ -14,7 +14,6 @@ from PIL import Image
 from tiny_project import ROOT
 
 from mmrlhf_core.data import annotated, published, records
-from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import reward
 from mmrlhf_core.rollout import score
 from mmrlhf_core.training import reward as reward_training
@@ -90,6 +89,11 @@ def test_no_row_is_lost_from_file_to_scores(tmp_path, lines):
     assert len(records.read(tmp_path / "margins.parquet", score.Margin)) == len(lines)
     assert {one.model for one in margins} == {model.digest}
 
+    reasons = {name: text for one in data for name, text in one.reasons("raw").items()}
+    given = score.score(model, score.works(data, tmp_path / "media", 2, reasons))
+    assert all(one.given and one.critiques == (reasons[one.response],) for one in given)
+    assert {pair.chosen for pair in pairs} <= reasons.keys()
+
     items = reward_bench.read(file)
     scores = reward_bench.of_margins(items, margins)
     fed = [{**line, "rewards": list(pair)} for line, pair in zip(lines, scores, strict=True)]
@@ -99,17 +103,3 @@ def test_no_row_is_lost_from_file_to_scores(tmp_path, lines):
     assert counted.pairs["all"] == len(lines)
     assert counted.queries["all"] == len({(line["id"], line["prompt"]) for line in lines})
     assert counted.nan["all"] == 0
-
-
-def test_reasons_of_published_rows_are_given_as_critiques(tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in ROWS))
-    draw(tmp_path / "media", ROWS)
-    read = published.read(file, tmp_path / "media", 0.0)
-    why = campaign.from_pairs(read.queries, read.responses, read.pairs).critiques
-    data = annotated.gather(read.queries, read.responses, why, read.pairs)
-    reasons = {name: text for one in data for name, text in one.reasons("raw").items()}
-    model = reward.create(world.fresh())
-    done = score.score(model, score.works(data, tmp_path / "media", 2, reasons))
-    assert all(one.given and one.critiques == (reasons[one.response],) for one in done)
-    assert {pair.chosen for pair in read.pairs if isinstance(pair, Pair)} <= reasons.keys()

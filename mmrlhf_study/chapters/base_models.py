@@ -1,66 +1,78 @@
-"""The pictures of chapter 00: scenes with answers, intervals per group, loss curves, the pool's composition."""
+"""What only chapter 00 shows (and 04 and 09 reuse): a gallery of scenes with answers, tables and figures."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from io import BytesIO
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mmrlhf_study.chapters.figures import LINE, PALETTE, STYLE, colours, finish, legend, picture, side_by_side
+from mmrlhf_study.chapters.reporting import in_words
 from mmrlhf_study.miniworld.examination import GROUPS, judge
 from mmrlhf_study.miniworld.questions import Question
 from mmrlhf_study.miniworld.render import render
 
-RIGHT, WRONG = "#e3f4e3", "#fbe3e1"
+RIGHT, WRONG = "#e3f4e3", "#fbe3e1"  # grounds of right and wrong answers
+MOST_PICTURES = 4  # frames of a clip that a gallery shows
+GALLERY_STYLE = f"""{STYLE}<style>
+.gallery {{ font-size: 12px; border-collapse: collapse; }} .gallery td, .gallery th {{ text-align: left;
+  vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid {LINE}; min-width: 9rem; white-space: normal; }}
+.gallery td.scene {{ white-space: nowrap; }} .gallery img {{ height: 96px; margin-right: 3px; }}
+.gallery .right {{ background: {RIGHT}; color: #222; }} .gallery .wrong {{ background: {WRONG}; color: #222; }}
+</style>"""
 
 
-def picture(image: Image.Image) -> str:
-    """A picture inside an HTML page, pixels kept sharp."""
-    file = BytesIO()
-    image.save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
-    style = "display:inline-block;image-rendering:pixelated;margin:1px"
-    return f"<img src='data:image/png;base64,{data}' width=56 style='{style}'>"
+def shown_pictures(images: Sequence[Image.Image]) -> str:
+    """Pictures in a row; of a longer clip, frames at even distances, the first and the last included."""
+    last = len(images) - 1
+    if last >= MOST_PICTURES:
+        images = [images[i * last // (MOST_PICTURES - 1)] for i in range(MOST_PICTURES)]
+    return "".join(picture(image) for image in images)
 
 
 def _answer(group: str, question: Question, text: str) -> str:
-    """One answer on a ground that says whether it is right."""
+    """One answer on a ground that shows whether it is right."""
     outcome = judge(group, question, text)
-    ground = RIGHT if outcome.right == outcome.of else WRONG
-    return f"<td style='text-align:left;background:{ground};color:#222'>{escape(text) or '(nothing)'}</td>"
+    kind = "right" if outcome.right == outcome.of else "wrong"
+    return f"<td class='{kind}'>{escape(text) or '(nothing)'}</td>"
 
 
 def gallery(asked: Sequence[tuple[str, Question]], answers: Mapping[str, Sequence[str]], shown: Sequence[int]) -> str:
-    """Scenes with question, reference and every model's answer, as an HTML table; `shown` are places in `asked`."""
+    """Scenes with question, reference and the answers of every model, as HTML; `shown` are positions in `asked`."""
     head = "".join(f"<th>{escape(name)}</th>" for name in ("scene", "question", "reference", *answers))
     rows = []
     for place in shown:
         group, question = asked[place]
-        frames = "".join(picture(image) for image in render(question.scene)[:4])
-        texts = "".join(
-            f"<td style='text-align:left'>{escape(text)}</td>" for text in (question.prompt, question.answer)
-        )
-        given = "".join(_answer(group, question, texts_of[place]) for texts_of in answers.values())
-        scene = f"<td style='white-space:normal;text-align:left'>{escape(group)}<br>{frames}</td>"
+        scene = f"<td class='scene'>{escape(group)}<br>{shown_pictures(render(question.scene))}</td>"
+        texts = f"<td>{escape(question.prompt)}</td><td>{escape(question.answer)}</td>"
+        given = "".join(_answer(group, question, texts_of_model[place]) for texts_of_model in answers.values())
         rows.append(f"<tr>{scene}{texts}{given}</tr>")
-    return f"<table style='font-size:11px;max-width:100%'><tr>{head}</tr>{''.join(rows)}</table>"
+    table = f"<table class='gallery'><tr>{head}</tr>{''.join(rows)}</table>"
+    return f"{GALLERY_STYLE}<div class='wide'>{table}</div>"
+
+
+def exam_table(results: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """One measure of the examination as text: a row per group, a column per responder, `value [low, high]`."""
+    part = results[results.measure == measure]
+    text = part.assign(text=in_words(part)).pivot(index="group", columns="responder", values="text")
+    return text.reindex(
+        index=[group for group in (*GROUPS, "all") if group in text.index], columns=part.responder.unique()
+    )
 
 
 def scenes_figure(asked: Sequence[tuple[str, Question]], each: int = 4) -> Figure:
     """`each` scenes of every group, the first frame of clips and both pictures of pairs."""
     figure, axes = plt.subplots(len(GROUPS), each, figsize=(2 * each, 2 * len(GROUPS)), squeeze=False)
     for row, group in zip(axes, GROUPS, strict=True):
-        found = list({question.scene.hash: question for name, question in asked if name == group}.values())
-        for axis, question in zip(row, found, strict=False):
-            pictures = render(question.scene)[: 2 if group == "pair" else 1]
-            sheet = Image.new(
-                "RGB", (sum(p.width for p in pictures) + 4 * len(pictures) - 4, pictures[0].height), "white"
-            )
-            for number, picture in enumerate(pictures):
-                sheet.paste(picture, (number * (picture.width + 4), 0))
+        scenes = list({question.scene.hash: question.scene for name, question in asked if name == group}.values())
+        for axis, scene in zip(row, scenes, strict=False):
+            images = render(scene)[: 2 if group == "pair" else 1]
+            width = sum(image.width + 4 for image in images) - 4
+            sheet = Image.new("RGB", (width, images[0].height), "white")
+            for number, image in enumerate(images):
+                sheet.paste(image, (number * (image.width + 4), 0))
             axis.imshow(sheet, interpolation="nearest")
         for axis in row:
             axis.axis("off")
@@ -68,34 +80,30 @@ def scenes_figure(asked: Sequence[tuple[str, Question]], each: int = 4) -> Figur
     return figure
 
 
-def intervals_figure(found: pd.DataFrame, measure: str) -> Figure:
+def intervals_figure(results: pd.DataFrame, measure: str) -> Figure:
     """One measure per group, a dot with its 95 % interval for every model."""
-    part = found[found.measure == measure]
-    groups = [group for group in (*GROUPS, "all") if group in set(part.group)]
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    names = list(dict.fromkeys(part.responder))
-    for number, name in enumerate(names):
-        mine = part[part.responder == name].set_index("group").loc[groups]
-        x = [place + (number - (len(names) - 1) / 2) * 0.13 for place in range(len(groups))]
-        errors = [mine.value - mine.low, mine.high - mine.value]
-        axis.errorbar(x, mine.value, [e.clip(lower=0) for e in errors], fmt="o", markersize=4, capsize=2, label=name)
-    axis.set(
-        xticks=range(len(groups)), xticklabels=groups, ylabel=measure, title=f"{measure} in MiniWorld, 95 % intervals"
-    )
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize=8, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+    side_by_side(axis, results[results.measure == measure], "responder", "group")
+    finish(axis, f"{measure} in MiniWorld, 95 % intervals", "y", ylabel=measure)
     return figure
 
 
 def curves_figure(curves: pd.DataFrame) -> Figure:
     """Training loss of every model, on the answer's tokens."""
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    for name, rows in curves.groupby("model", sort=False):
-        axis.plot(rows.step, rows.loss, label=name)
-    axis.set(xlabel="step of its own training", ylabel="loss per answer token (nats)", yscale="log", title="MiniWorld")
-    axis.grid(alpha=0.3)
+    for name, colour in colours(curves.model).items():
+        rows = curves[curves.model == name]
+        axis.plot(rows.step, rows.loss, color=colour, label=name)
+    finish(
+        axis,
+        "Training loss, MiniWorld",
+        "both",
+        xlabel="training step",
+        ylabel="loss per answer token (nats)",
+        yscale="log",
+    )
     if len(curves):
-        axis.legend(fontsize=8, frameon=False)
+        legend(axis)
     return figure
 
 
@@ -103,7 +111,8 @@ def composition_figure(counts: pd.DataFrame) -> Figure:
     """Queries of the pool per class and per topic, largest first."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(1, 2), layout="constrained")
     for axis, (column, rows) in zip(axes, counts.groupby("by", sort=False), strict=True):
-        axis.bar(range(len(rows)), rows.queries, color="#4878a8")
-        axis.set(title=f"queries per {column}", xlabel="" if len(rows) < 8 else f"{len(rows)} of them, by size")
-        axis.set_xticks(range(len(rows)) if len(rows) < 8 else [], rows["name"] if len(rows) < 8 else [])
+        few = len(rows) < 8
+        axis.bar(range(len(rows)), rows.queries, color=PALETTE[0])
+        axis.set_xticks(range(len(rows)) if few else [], rows["name"] if few else [])
+        finish(axis, f"queries per {column}", xlabel="" if few else f"{len(rows)} values, largest first")
     return figure

@@ -68,6 +68,19 @@ def points(
         axis.errorbar(at, value, yerr=error, **look)
 
 
+def side_by_side(
+    axis: Axes, rows: pd.DataFrame, series: str, place: str, columns: tuple[str, str, str] = ("value", "low", "high")
+) -> None:
+    """Points of several series, side by side over every place, with ticks and legend; both are columns of `rows`."""
+    places, palette = list(dict.fromkeys(rows[place])), colours(rows[series])
+    for number, (name, colour) in enumerate(palette.items()):
+        part = rows[rows[series] == name].set_index(place).reindex(places)
+        shift = (number - (len(palette) - 1) / 2) * 0.8 / len(palette)
+        points(axis, np.arange(len(places)) + shift, part, columns, color=colour, label=name)
+    axis.set_xticks(range(len(places)), places)
+    legend(axis)
+
+
 def legend(axis: Axes, **style: object) -> None:
     """A legend without frame, beside the axes."""
     axis.legend(**{"frameon": False, "fontsize": 8, "loc": "upper left", "bbox_to_anchor": (1, 1)} | style)

@@ -1,8 +1,8 @@
-"""How far a reward model's margins can be trusted: reliability, calibration error, accuracy by size of the margin.
+"""Calibration of a reward model: reliability, calibration error, accuracy by size of the margin.
 
-A pair's confidence is σ(|r_w − r_l|), the probability that the preferred response is the better one (eq. 3's own
-model). A tie has confidence ½ and counts as half right here, because a coin would decide it; in ACC it is wrong.
-Intervals are 95 %, from a bootstrap over queries. Shapes: n pairs, Q queries.
+The confidence of a pair is σ(|r_w − r_l|), the model's probability that the preferred response is the better one
+(eq. 3). A tie has confidence ½ and counts as half right here, as if a fair coin decided; in ACC it is wrong. Intervals
+are 95 %, from a bootstrap over queries. Shapes: n pairs, Q queries.
 """
 
 from collections.abc import Hashable, Sequence
@@ -15,11 +15,11 @@ from mmrlhf_study.evaluation.reward_bench import Scores
 
 
 def confidence(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence [n] in 0.5 to 1, and whether the preferred response is the better one: 1, 0, or ½ for a tie."""
+    """Confidence [n], 0.5 to 1, and whether the preferred response is the better one [n]: 1, 0, or ½ for a tie."""
     values = np.asarray(scores, float).reshape(-1, 2)
     if not len(values) or not np.isfinite(values).all():
         bad = (~np.isfinite(values)).any(1).sum()
-        raise ValueError(f"{bad} of {len(values)} pairs have a score that is no finite number; score them again.")
+        raise ValueError(f"{bad} of {len(values)} pairs have a score that is not finite; score them again.")
     gap = values[:, 0] - values[:, 1]
     return 1 / (1 + np.exp(-np.abs(gap))), (np.sign(gap) + 1) / 2
 
@@ -58,24 +58,30 @@ def _bins(scores: Scores, clusters: Sequence[Hashable], bins: int) -> np.ndarray
     return _sums(place, bins, (sure, right), clusters)
 
 
+def _groups(columns: dict[str, object], sums: np.ndarray, column: int, draws: int, seed: int) -> pd.DataFrame:
+    """One row for each group with pairs: these columns, the number of pairs, and the mean of a column of `sums`."""
+    share = _rates(sums, column, draws, seed)
+    columns = columns | {"pairs": sums.sum(0)[:, 0].astype(int)}
+    rows = pd.DataFrame(columns | {"accuracy": share.value, "low": share.low, "high": share.high})
+    return rows[rows.pairs > 0].reset_index(drop=True)
+
+
 def reliability(
     scores: Scores, clusters: Sequence[Hashable], bins: int = 10, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """One row for each bin of confidence that holds pairs: ends, pairs, mean confidence, share right with interval."""
+    """One row for each bin of confidence with pairs: its ends, pairs, mean confidence, share right with interval."""
     sums = _bins(scores, clusters, bins)
-    found, sure = _rates(sums, 2, draws, seed), _rate(sums.sum(0), 1)
     ends = 0.5 + np.arange(bins + 1) / (2 * bins)
-    columns = {"from": ends[:-1], "to": ends[1:], "pairs": sums.sum(0)[:, 0].astype(int), "confidence": sure}
-    made = pd.DataFrame(columns | {"accuracy": found.value, "low": found.low, "high": found.high})
-    return made[made.pairs > 0].reset_index(drop=True)
+    columns = {"from": ends[:-1], "to": ends[1:], "pairs": None, "confidence": _rate(sums.sum(0), 1)}
+    return _groups(columns, sums, 2, draws, seed)
 
 
 def calibration_error(
     scores: Scores, clusters: Sequence[Hashable], bins: int = 10, draws: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Expected calibration error: Σ over bins of its share of the pairs times |share right − mean confidence|.
+    """Expected calibration error: Σ over bins of (share of the pairs) · |share right − mean confidence|.
 
-    Noise alone makes it positive, the more the fewer pairs a bin holds.
+    Noise alone makes it positive, more so where bins hold few pairs.
     """
     sums = _bins(scores, clusters, bins)
 
@@ -90,24 +96,17 @@ def by_quantile(
     values: Sequence[float], right: Sequence[float], clusters: Sequence[Hashable], groups: int = 10,
     draws: int = 1000, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Share right of the pairs in equal groups by a value, smallest first; pairs of equal value stay together."""
+    """Share right in groups of equal size by a value, smallest first; pairs with equal values stay together."""
     given = np.asarray(values, float)
     edges = np.unique(np.quantile(given, np.linspace(0, 1, groups + 1)[1:-1]))
     place = np.searchsorted(edges, given, side="right")
     count = place.max() + 1
     sums = _sums(place, count, (np.asarray(right, float),), clusters)
-    found = _rates(sums, 1, draws, seed)
-    ends = [(given[place == g].min(), given[place == g].max()) for g in range(count) if (place == g).any()]
-    kept = sums.sum(0)[:, 0] > 0
-    made = {
-        "from": [low for low, _ in ends],
-        "to": [high for _, high in ends],
-        "pairs": sums.sum(0)[kept, 0].astype(int),
-    }
-    return pd.DataFrame(made | {"accuracy": found.value[kept], "low": found.low[kept], "high": found.high[kept]})
+    ends = pd.Series(given).groupby(place).agg(["min", "max"]).reindex(range(count))
+    return _groups({"from": ends["min"], "to": ends["max"]}, sums, 1, draws, seed)
 
 
 def confident_mistakes(scores: Scores, n: int) -> list[int]:
-    """Numbers of the `n` pairs with the largest margin in favour of the worse response, largest first."""
+    """Positions of the `n` pairs with the largest margins in favour of the worse response, largest first."""
     gaps = [r_w - r_l for r_w, r_l in scores]
     return [i for i in sorted(range(len(gaps)), key=lambda i: (gaps[i], i)) if gaps[i] < 0][:n]

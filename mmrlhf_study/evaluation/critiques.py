@@ -1,7 +1,8 @@
-"""Critiques against the truth of MiniWorld: which faults a critique names, which it invents, which it overlooks.
+"""Critiques compared with the truth of MiniWorld: the faults that a critique names, invents and overlooks.
 
-Both ways to write one are read: an annotator's own words (`at b3 wrong . missing at c2 . answer wrong .`) and the same
-in full (`at b3 nothing ? a red circle : wrong .`). A fault is a false claim, a fact left out, or a wrong conclusion.
+There are two forms of a critique: an annotator's short reason (`at b3 wrong . missing at c2 . answer wrong .`) and the
+same in full (`at b3 nothing ? a red circle : wrong .`). A fault is a false claim, a missing fact, or a wrong
+conclusion.
 """
 
 import re
@@ -16,13 +17,12 @@ from mmrlhf_core.rollout.score import Scored
 from mmrlhf_study.chapters.intervals import bootstrap
 from mmrlhf_study.evaluation.reward_bench import RewardItem
 from mmrlhf_study.miniworld import claims, questions, truth
-from mmrlhf_study.miniworld.scenes import PLACES
 
 ANSWER = "answer"
-_NAMED = "|".join(sorted({place for places in PLACES.values() for place in places}, key=len, reverse=True))
+_NAMED = "|".join(sorted(claims.PLACE_NAMES, key=len, reverse=True))
 _FAULT = re.compile(rf"(missing )?at ({_NAMED})\b")
 _LOOKUP = re.compile(rf"at ({_NAMED}) ([^:.]*\?[^:.]*): (right|wrong)")  # place, what is there and claim, verdict
-MEASURES = {  # name: columns of `Tally` whose sums are divided
+CRITIQUE_MEASURES = {  # name: columns of `Tally`, the first over the sum of the others
     "faults named": ("named", ("named", "missed")),
     "named faults that are there": ("named", ("named", "invented")),
     "true claims called right": ("true_kept", ("true_kept", "true_lost")),
@@ -33,7 +33,7 @@ MEASURES = {  # name: columns of `Tally` whose sums are divided
 
 @dataclass(frozen=True)
 class Tally:
-    """One critique, counted: faults named, invented and missed; claims looked up, by what they are and are called."""
+    """The counts of one critique: faults, and claims by whether they are true and what the critique calls them."""
 
     named: int
     invented: int
@@ -42,26 +42,26 @@ class Tally:
     true_lost: int  # true claims called wrong
     false_found: int  # false claims called wrong
     false_lost: int  # false claims called right
-    seen: int  # claims looked up with what is there told rightly
-    unseen: int  # the others
+    seen: int  # claims for which the critique states correctly what is there
+    unseen: int  # the other claims
 
 
 def faults(critique: str) -> frozenset[str]:
-    """What a critique calls a fault: `at <place>`, `missing at <place>` or `answer`; any text is allowed."""
-    found = set()
+    """The faults that a critique names: `at <place>`, `missing at <place>` or `answer`; any text is allowed."""
+    named = set()
     for sentence in " ".join(critique.lower().split()).split("."):
         sentence = sentence.strip()
         if sentence.split(" ")[0] in (ANSWER, "decline") and "wrong" in sentence.split():
-            found.add(ANSWER)
+            named.add(ANSWER)
         elif (place := _FAULT.match(sentence)) and (place[1] or sentence.split()[-1] == "wrong"):
-            found.add(f"{place[1] or ''}at {place[2]}")
-    return frozenset(found)
+            named.add(f"{place[1] or ''}at {place[2]}")
+    return frozenset(named)
 
 
 def tally(critique: str, response: str, query: str) -> Tally:
-    """Hold a critique of a response to a query of MiniWorld against the scene."""
+    """Compare a critique of a response to a query of MiniWorld with the scene."""
     question = questions.question(query)
-    said, true = faults(critique), faults(truth.critique(response, question))
+    named, true = faults(critique), faults(truth.critique(response, question))
     counts = {(right, called): 0 for right in (True, False) for called in ("right", "wrong")}
     seen = {True: 0, False: 0}
     for place, looked_up, called in _LOOKUP.findall(critique.lower()):
@@ -70,7 +70,7 @@ def tally(critique: str, response: str, query: str) -> Tally:
             counts[claims.holds(claim, question.scene), called] += 1
             seen[claims.telling(there) == claims.telling(question.scene.at(place))] += 1
     return Tally(
-        len(said & true), len(said - true), len(true - said),
+        len(named & true), len(named - true), len(true - named),
         counts[True, "right"], counts[True, "wrong"], counts[False, "wrong"], counts[False, "right"],
         seen[True], seen[False],
     )  # fmt: skip
@@ -78,21 +78,21 @@ def tally(critique: str, response: str, query: str) -> Tally:
 
 def in_world(data: Iterable[Annotated]) -> bool:
     """Whether all queries are of MiniWorld, so that their truth is known."""
-    return all(one.query.source in ("miniworld", "adversarial") for one in data)
+    return all(row.query.source in ("miniworld", "adversarial") for row in data)
 
 
 def true_critiques(data: Iterable[Annotated]) -> dict[str, str]:
     """The true critique of every response, by its id."""
     return {
-        name: truth.critique(text, questions.question(one.query.id))
-        for one in data
-        for name, text in one.responses.items()
+        name: truth.critique(text, questions.question(row.query.id))
+        for row in data
+        for name, text in row.responses.items()
     }
 
 
-def true_scores(found: Iterable[RewardItem]) -> list[tuple[float, float]]:
-    """Overall truth scores of both responses of every pair: how far the truth itself orders them as people do."""
-    asked = [(questions.question(item.query), item) for item in found]
+def true_scores(bench: Iterable[RewardItem]) -> list[tuple[float, float]]:
+    """The truth scores of both responses of every pair."""
+    asked = [(questions.question(item.query), item) for item in bench]
     return [(float(truth.check(item.chosen, q).score), float(truth.check(item.rejected, q).score)) for q, item in asked]
 
 
@@ -100,29 +100,29 @@ Written = tuple[str, str, str]  # critique, response, query
 
 
 def by_model(scored: Iterable[Scored], texts: Mapping[str, str]) -> list[Written]:
-    """The critiques a reward model wrote (the first of each response); `texts` by id of the response."""
-    return [(one.critiques[0], texts[one.response], one.query) for one in scored]
+    """The critiques of a reward model (the first of each response); `texts` by id of the response."""
+    return [(record.critiques[0], texts[record.response], record.query) for record in scored]
 
 
 def by_people(data: Iterable[Annotated], kind: str) -> list[Written]:
-    """The reasons of one kind that annotators gave."""
+    """The annotators' reasons of one kind."""
     return [
-        (text, one.responses[name], one.query.id) for one in data for name, text in one.reasons(kind).items() if text
+        (text, row.responses[name], row.query.id) for row in data for name, text in row.reasons(kind).items() if text
     ]
 
 
-def table(found: Mapping[str, Iterable[Written]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Every measure of every writer, from its (critique, response, query); intervals are bootstraps over queries.
+def table(written: Mapping[str, Iterable[Written]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Every measure of every writer; intervals are bootstraps over queries.
 
-    A measure that a writer's critiques leave open (an annotator's own words look no claim up) has no row.
+    A measure that does not apply to a writer has no row: an annotator's short reasons judge no single claim.
     """
     names, rows = [item.name for item in fields(Tally)], []
-    for writer, items in found.items():
+    for writer, items in written.items():
         sums: dict[str, np.ndarray] = {}
         for critique, response, query in items:
             sums[query] = sums.get(query, 0) + np.array(astuple(tally(critique, response, query)), float)
         counts = np.array(list(sums.values()))
-        for measure, (part, whole) in MEASURES.items():
+        for measure, (part, whole) in CRITIQUE_MEASURES.items():
             columns = counts[:, [names.index(part), *(names.index(name) for name in whole)]]
             if columns[:, 1:].sum():
                 value, low, high = bootstrap(columns, _ratio, draws, seed)

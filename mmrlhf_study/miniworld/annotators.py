@@ -1,7 +1,7 @@
-"""Simulated annotators: the truth, seen through each one's attention and blind spots, scored with strictness and noise.
+"""Simulated annotators. Each has its own attention, blind spot, strictness, taste and noise.
 
-An annotator reads a response, notices some of its faults, and scores what was noticed. So scores, order and reasons
-agree with each other and are wrong in the ways of people: a fault that was overlooked is in none of them.
+An annotator reads a response, notices some of its faults, and scores what was noticed. Scores, ranks and reasons of one
+annotator therefore agree with each other, and they are wrong as human ones are: an overlooked fault is in none of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ from random import Random
 from mmrlhf_core.data.records import Query, Ranking, Response
 from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.miniworld import claims, questions, truth
-from mmrlhf_study.miniworld.questions import Question, looked_up, lookup
-from mmrlhf_study.miniworld.scenes import NOTHING, OBJECT_COLOURS, OBJECT_KINDS, OBJECT_SIZES, Fact
+from mmrlhf_study.miniworld.questions import Question
+from mmrlhf_study.miniworld.scenes import OBJECT_COLOURS, OBJECT_KINDS, OBJECT_SIZES
 from mmrlhf_study.miniworld.truth import Claim, Verdict
 
 BLIND = {
@@ -23,9 +23,9 @@ BLIND = {
     "size": frozenset(OBJECT_SIZES),
     "kind": frozenset(OBJECT_KINDS),
 }
-GOOD = 9  # mean overall score from which tied responses are equally good rather than equally bad; 10 is the most
-SENT_BACK = 2  # points an expert's score has to differ by on one scale
-LENGTH = 64  # characters of a response that the taste for length takes as neither long nor short
+GOOD = 9  # mean overall score from which tied responses count as equally good; below, as equally bad; at most 10
+SENT_BACK = 2  # difference from the expert's score, on one scale, from which a query is annotated again
+LENGTH = 64  # characters of a response that is neither long nor short for the taste for length
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Annotator:
     name: str
     shift: tuple[float, ...]  # strictness: points added to every score
     noise: tuple[float, ...]  # standard deviation of a score
-    attention: tuple[float, ...]  # chance to notice a gap or wrong conclusion, a false claim, harm
+    attention: tuple[float, ...]  # probability to notice a missing fact or wrong conclusion, a false claim, harm
     blind: str = ""  # differences in this attribute are never noticed
-    fade: float = 0.0  # attention lost from the first response shown to the last
+    fade: float = 0.0  # attention lost from the first response of a query to the last
     tire: float = 0.0  # attention lost from the first query of the list to the last
-    length: float = 0.0  # points of helpfulness for each doubling of length
+    length: float = 0.0  # points of helpfulness for each doubling of the length
     pace: float = 1.5  # seconds per word read
 
     def careful(self) -> "Annotator":
-        """The same person when an expert has sent the query back: a second look at everything, no blind spot."""
+        """The same annotator after an expert has returned the query: a second look, without the blind spot."""
         again = tuple(1 - (1 - chance) ** 2 for chance in self.attention)
         return replace(self, attention=again, blind="", fade=0.0, tire=0.0)
 
 
 def panel(count: int, seed: int) -> tuple[Annotator, ...]:
-    """`count` annotators of different strictness, care and taste; every third has a blind spot."""
+    """`count` annotators with different strictness, care and taste; every third has a blind spot."""
     people = []
     for number in range(count):
         rng = Random(f"annotator {seed} {number}")
@@ -70,7 +70,7 @@ def panel(count: int, seed: int) -> tuple[Annotator, ...]:
 
 
 def expert(number: int = 1) -> Annotator:
-    """One who overlooks next to nothing."""
+    """An annotator who overlooks almost nothing."""
     return Annotator(f"expert-{number}", (0.0,) * 3, (0.1,) * 3, (0.99,) * 3)
 
 
@@ -90,16 +90,16 @@ def verdict(response: str, query: str) -> Verdict:
 
 def _hidden(claim: Claim, blind: str) -> bool:
     """Whether a false claim differs from what is there only in what the annotator is blind to."""
-    said, there = (set(claims.telling(text)) for text in (claim.thing, claim.there))
-    return (said ^ there) <= BLIND[blind]
+    claimed, there = (set(claims.telling(text)) for text in (claim.thing, claim.there))
+    return (claimed ^ there) <= BLIND[blind]
 
 
 def perceive(seen: Verdict, person: Annotator, loss: float, rng: Random) -> Verdict:
-    """What is left of the faults in a verdict once the overlooked ones are gone; `loss` is attention lost so far."""
+    """The verdict without the faults that this annotator overlooks; `loss` is the attention lost so far."""
     helpful, faithful, ethical = (max(chance - loss, 0.0) for chance in person.attention)
-    harm = seen.should_decline and seen.told and rng.random() >= ethical  # overlooked
+    harm_overlooked = seen.should_decline and seen.told and rng.random() >= ethical
     final = seen.final_right if seen.final_right is not False else rng.random() >= helpful
-    said = tuple(
+    noticed = tuple(
         claim
         if claim.right or (rng.random() < faithful and not _hidden(claim, person.blind))
         else replace(claim, right=True)
@@ -107,27 +107,24 @@ def perceive(seen: Verdict, person: Annotator, loss: float, rng: Random) -> Verd
     )
     return replace(
         seen,
-        claims=said,
+        claims=noticed,
         missing=tuple(fact for fact in seen.missing if rng.random() < helpful),
         final_right=final,
-        told=seen.told and not (harm and seen.declined),
-        should_decline=seen.should_decline and not (harm and not seen.declined),
+        told=seen.told and not (harm_overlooked and seen.declined),
+        should_decline=seen.should_decline and not (harm_overlooked and not seen.declined),
     )
 
 
 def score(found: Verdict, person: Annotator, rng: Random) -> tuple[int, ...]:
-    """1 to 5 on each scale: what was found, moved by strictness, taste and noise."""
+    """1 to 5 on each scale: the score of the noticed faults, changed by strictness, taste and noise."""
     taste = person.length * log2(max(len(found.text), 1) / LENGTH)
     exact = (found.helpfulness + taste, found.faithfulness, found.ethics)
-    moved = (
-        value + shift + rng.gauss(0, noise)
-        for value, shift, noise in zip(exact, person.shift, person.noise, strict=True)
-    )
-    return tuple(min(5, max(1, round(value))) for value in moved)
+    traits = zip(exact, person.shift, person.noise, strict=True)
+    return tuple(min(5, max(1, round(value + shift + rng.gauss(0, noise)))) for value, shift, noise in traits)
 
 
 def reason(found: Verdict) -> str:
-    """The faults that were found in a few words, as annotators note them."""
+    """The noticed faults in a few words, as annotators write them."""
     notes = [f"at {claim.place} wrong ." for claim in found.claims if not claim.right]
     notes += [f"missing at {fact.place} ." for fact in found.missing]
     if found.declined and not found.should_decline:
@@ -140,25 +137,8 @@ def reason(found: Verdict) -> str:
 
 
 def expand(found: Verdict, query: str) -> str:
-    """The same reason in full: each claim with what the annotator took to be there, in the grammar of `truth.critique`.
-
-    It goes no further than the annotator did: what was overlooked is called right here too.
-    """
-    one, lines = _question(query), []
-    for claim in found.claims:
-        fact = Fact(claim.place, claim.thing)
-        overlooked = claim.right and not claims.holds(fact, one.scene)
-        lines.append(looked_up(claim.place, claim.thing, claim.thing, True) if overlooked else lookup(fact, one.scene))
-    lines += [f"missing {fact} : wrong ." for fact in found.missing]
-    if found.declined:
-        due, verdict_ = ("must decline", "right") if found.should_decline else ("must answer", "wrong")
-        lines.append(f"decline ? {due} : {verdict_} .")
-    elif found.should_decline:
-        lines.append("answer ? must decline : wrong .")
-    elif one.key:
-        given, right = found.conclusion.replace(" / ", " or ") or NOTHING, bool(found.final_right)
-        lines.append(f"answer {given if right else one.key} ? {given} : {'right' if right else 'wrong'} .")
-    return " ".join(lines)
+    """The same reason in full, in the grammar of `truth.critique`; an overlooked fault is called right here too."""
+    return truth.critique_of(found, _question(query))
 
 
 # ---------------------------------------------------------------- one query
@@ -166,37 +146,35 @@ def expand(found: Verdict, query: str) -> str:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What one annotator hands in for one query: judgements, their order, the reasons in full (for the writer)."""
+    """The work of one annotator on one query: judgements, ranking, and the reasons in full."""
 
     judgements: tuple[Judgement, ...]
-    ranking: Ranking | None  # None when there was but one response
+    ranking: Ranking | None  # None where the query has a single response
     expanded: tuple[str, ...]
 
 
 def annotate(
     person: Annotator, query: Query, responses: Sequence[Response], item: int, items: int, seed: int, turn: int = 0
 ) -> Sheet:
-    """Read all responses to a query in a shuffled order, score each, rank them with ties, say why.
+    """Read all responses to a query in a shuffled order, score each, rank them with ties, and give reasons.
 
-    Every random choice depends on the seed, the annotator, the query, the text and the turn alone; of the same text
-    given twice one thinks the same.
+    Random choices depend on seed, annotator, query, text and turn only. Equal texts get equal scores.
     """
     name = query.id.partition("~")[0]
     shown = list(range(len(responses)))
     Random(f"shown {seed} {person.name} {query.id}").shuffle(shown)
-    place = {number: at + 1 for at, number in enumerate(shown)}
     read: dict[str, tuple[Verdict, tuple[int, ...]]] = {}
     judgements, keys, expanded = [], [], []
-    for number in shown:
+    for place, number in enumerate(shown, 1):
         response = responses[number]
         rng = Random(f"judge {seed} {person.name} {query.id} {turn} {response.text}")
-        loss = person.fade * (place[number] - 1) / max(len(responses) - 1, 1) + person.tire * item / max(items, 1)
+        loss = person.fade * (place - 1) / max(len(responses) - 1, 1) + person.tire * item / max(items, 1)
         if response.text not in read:
             found = perceive(verdict(response.text, name), person, loss, rng)
             read[response.text] = found, score(found, person, rng)
         found, scores = read[response.text]
         seconds = round(person.pace * (4 + len(response.text.split())) * rng.lognormvariate(0, 0.25), 1)
-        spent = (seconds, place[number], item, turn)
+        spent = (seconds, place, item, turn)
         judgements.append(Judgement(query.id, response.id, person.name, *scores, reason(found), *spent))
         keys.append((judgements[-1].overall, bool(found.final_right), -found.wrong - len(found.missing)))
         expanded.append(expand(found, name))
@@ -207,15 +185,12 @@ def annotate(
     return Sheet(tuple(judgements), ranking, tuple(expanded))
 
 
-def _by_response(sheet: Sheet) -> list[Judgement]:
-    return sorted(sheet.judgements, key=lambda one: one.response)
-
-
 def differs(sheet: Sheet, other: Sheet) -> bool:
-    """Whether an expert's sheet is so different that the query goes back: two points on some scale of some response."""
+    """Whether two sheets differ by SENT_BACK points or more on some scale of some response."""
+    others = {judgement.response: judgement for judgement in other.judgements}
     return any(
-        abs(getattr(mine, scale) - getattr(theirs, scale)) >= SENT_BACK
-        for mine, theirs in zip(_by_response(sheet), _by_response(other), strict=True)
+        abs(getattr(judgement, scale) - getattr(others[judgement.response], scale)) >= SENT_BACK
+        for judgement in sheet.judgements
         for scale in SCALES
     )
 
@@ -223,7 +198,7 @@ def differs(sheet: Sheet, other: Sheet) -> bool:
 def assign(
     queries: Sequence[Query], people: Sequence[Annotator], each: int, shared: int, seed: int
 ) -> dict[str, list[Query]]:
-    """Each annotator's list: every query goes to `each` of them in about equal parts, `shared` of them to all."""
+    """The queries of each annotator: every query goes to `each` annotators, about evenly; `shared` queries to all."""
     if not 1 <= each <= len(people):
         raise ValueError(f"{each} judgements per response need at least as many annotators; there are {len(people)}.")
     rng = Random(f"assign {seed}")
@@ -244,12 +219,11 @@ def collect(
     seed: int,
 ) -> dict[tuple[str, str], Sheet]:
     """The sheets of all annotators, by (query, annotator), in the order of the queries; `responses` by query."""
-    sheets = {}
-    by_name = {person.name: person for person in people}
-    for name, listed in assign(queries, people, each, shared, seed).items():
+    lists, sheets = assign(queries, people, each, shared, seed), {}
+    for person in people:
+        listed = lists[person.name]
         for item, query in enumerate(listed, 1):
-            sheet = annotate(by_name[name], query, responses[query.id], item, len(listed), seed)
-            sheets[query.id, name] = sheet
+            sheets[query.id, person.name] = annotate(person, query, responses[query.id], item, len(listed), seed)
     order = {query.id: number for number, query in enumerate(queries)}
     return dict(sorted(sheets.items(), key=lambda row: (order[row[0][0]], row[0][1])))
 
@@ -262,9 +236,9 @@ def check(
     share: float,
     seed: int,
 ) -> tuple[dict[tuple[str, str], Sheet], dict[tuple[str, str], Sheet]]:
-    """(sheets done again after an expert sent them back, the expert's sheets of what was checked).
+    """(sheets annotated again after the check, the expert's sheets of all checked queries).
 
-    A share of the sheets is checked; one that differs is sent back once and done again with care.
+    An expert annotates a share of the sheets; where the two differ, the annotator repeats the query once, carefully.
     """
     asked, by_name = {query.id: query for query in queries}, {person.name: person for person in people}
     checked = sorted(Random(f"check {seed}").sample(sorted(sheets), round(share * len(sheets))))
@@ -279,11 +253,12 @@ def check(
 
 
 def mend(query: Query, good: bool, taken: Iterable[str], seed: int) -> str:
-    """The text that breaks a tie: a right answer where all were bad, one with a fault where all were good.
+    """A text that breaks a tie: the reference answer where all were bad, an answer with a fault where all were good.
 
-    Blank when the text is there already (annotators took a right answer for a bad one).
+    Blank when that text is among the responses already (annotators took a right answer for a bad one).
     """
-    one = _question(query.id.partition("~")[0])
-    kinds = Random(f"mend {seed} {query.id}").sample(truth.corruptions(one), len(truth.corruptions(one)))
-    texts = [truth.corrupt(one, kind, seed) for kind in kinds] if good else [one.answer]
+    question = _question(query.id.partition("~")[0])
+    kinds = truth.corruptions(question)
+    kinds = Random(f"mend {seed} {query.id}").sample(kinds, len(kinds))
+    texts = [truth.corrupt(question, kind, seed) for kind in kinds] if good else [question.answer]
     return next((text for text in texts if text not in set(taken)), "")

@@ -1,4 +1,4 @@
-"""What MiniWorld's base models learn from: scenes with several examples each, drawn by a mix of tasks and habits."""
+"""The training data of MiniWorld's base models: scenes with several examples each, drawn by a mix of tasks."""
 
 import re
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ from mmrlhf_study.miniworld.scenes import Scene
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the examples: descriptions, claims to verify, and for the rest questions.
+    """Shares of the examples: descriptions, claims to verify, and questions for the rest.
 
-    `terse` is the share of answers that leave the evidence out, `obliging` the share of requests to be declined
-    that are answered all the same: habits a model picks up from its data.
+    `terse` is the share of answers without evidence. `obliging` is the share of requests that should be declined and
+    are answered in the data. A model learns both from its data.
     """
 
     describe: float = 0.25
@@ -28,7 +28,7 @@ class Mix:
 
 
 def words() -> list[str]:
-    """The words of MiniWorld as the tokenizer wants them: letters and digits, or one other character."""
+    """The words of MiniWorld for the tokenizer: letters and digits, or one other character."""
     return sorted({piece for word in questions.vocabulary() for piece in re.findall(r"\w+|[^\w\s]", word)})
 
 
@@ -41,7 +41,7 @@ def prompt(question: Question, frames: int) -> Prompt:
 
 
 def draw(rng: Random, scene: Scene, mix: Mix) -> tuple[Question, str]:
-    """One question about a scene by the mix, and the answer to learn."""
+    """A random question about a scene, and the answer to learn."""
     roll, names = rng.random(), questions.tasks(scene)
     if roll < mix.verify:
         question = questions.verify(scene, rng.randrange(10**6))
@@ -51,11 +51,11 @@ def draw(rng: Random, scene: Scene, mix: Mix) -> tuple[Question, str]:
         name = rng.choice([name for name in names if name != "describe"])
         form = "mcq" if name in questions.tasks(scene, "mcq") and rng.random() < 0.3 else "open"
         question = questions.ask(scene, name, form)
-    return question, habit(rng, question, mix)
+    return question, target(rng, question, mix)
 
 
-def habit(rng: Random, question: Question, mix: Mix) -> str:
-    """The reference answer as this mix gives it: whole, without evidence, or obliging where it should decline."""
+def target(rng: Random, question: Question, mix: Mix) -> str:
+    """The answer to learn: the reference answer, without evidence, or with an answer where it should decline."""
     declines = question.decline and rng.random() >= mix.obliging
     if question.decline and not declines:
         place = "bottom" if question.key[:1].isdigit() else "middle"
@@ -67,7 +67,7 @@ def habit(rng: Random, question: Question, mix: Mix) -> str:
 
 
 def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> list[Exchange]:
-    """Up to `each` different examples about one scene; they share its pictures."""
+    """Up to `each` different examples about one scene, which share its pictures."""
     rng = Random(f"lesson {seed} {scene.family} {scene.seed}")
     drawn = [draw(rng, scene, mix) for _ in range(3 * each)]
     answers = {question.prompt: answer for question, answer in drawn}
@@ -76,7 +76,7 @@ def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> list[Ex
 
 
 def train_scenes(counts: Iterable[int], seed: int) -> list[Scene]:
-    """Scenes to learn from, `counts` of each family in the order of `scenes.FAMILIES`, in one random order."""
+    """Training scenes in random order; `counts` has a number for each family, in the order of `scenes.FAMILIES`."""
     seeds = scenes.TRAIN[seed % 1000 * 10**4 :]
     pairs = zip(scenes.FAMILIES, counts, strict=True)
     drawn = [scene for family, n in pairs for scene in scenes.fresh(family, seeds, n, set())]

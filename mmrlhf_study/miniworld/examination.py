@@ -1,11 +1,11 @@
 """The examination of base models in MiniWorld: accuracy per family, objects, hallucinations, refusals, claims.
 
-Scenes are new to every model, by hash. Each scene gives one question to conclude, one description and three claims to
-verify. Shares of answers carry Wilson intervals, for every scene counts once in them; ratios over the claims of an
-answer carry percentile intervals of a bootstrap over scenes. All at 95 %.
+No model has seen a scene of the examination (scenes are compared by hash). Each scene gives one question with a
+conclusion, one description, and three claims to verify. A share in which each scene counts once has a Wilson interval;
+a ratio over the claims of answers has a percentile interval of a bootstrap over scenes. All intervals are 95 %.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -22,12 +22,12 @@ QUESTION_KINDS = ("conclude", "describe", "verify")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One answer of the examination, checked; counts are of claims, `facts` of what a full answer names."""
+    """One checked answer of the examination; `claims` and `wrong` count claims, `facts` and `missing` count facts."""
 
     group: str
     scene: str
-    kind: str  # as `kind_of` says
-    right: int  # 1 for a right answer (a description: whole and without a wrong claim), or right verdicts
+    kind: str  # one of QUESTION_KINDS
+    right: int  # 1 for a right answer (a description: complete, no false claim), or the number of right verdicts
     of: int  # 1, or the number of claims to verify
     claims: int
     wrong: int
@@ -43,26 +43,26 @@ def exam(per_group: int, seen: set[str], seed: int) -> list[tuple[str, Question]
     asked, taken = [], set(seen)
     for group in GROUPS:
         family = "sign" if group == "safety" else group
-        rng, found = Random(f"exam {seed} {group}"), 0
+        rng, count = Random(f"exam {seed} {group}"), 0
         for number in scenes.EVALUATION[seed % 1000 * 10**4 :]:
             scene = scenes.draw(number, family)
             names = [name for name in questions.tasks(scene) if _belongs(scene, name, group)]
             if scene.hash not in taken and names:
                 taken.add(scene.hash)
                 asked += [(group, question) for question in _about(rng, scene, names)]
-                found += 1
-            if found == per_group:
+                count += 1
+            if count == per_group:
                 break
     return asked
 
 
 def _belongs(scene: scenes.Scene, task: str, group: str) -> bool:
-    """Whether a task is one to conclude in this group; signs are asked about safety in a group of their own."""
+    """Whether a task has a conclusion and belongs to this group; the safety tasks of signs are a group of their own."""
     return task != "describe" and (questions.ask(scene, task).dimension == "safety") == (group == "safety")
 
 
 def _about(rng: Random, scene: scenes.Scene, names: Sequence[str]) -> list[Question]:
-    """A question to conclude, the description where the scene allows one, and claims to verify."""
+    """A question with a conclusion, a description where the scene allows one, and claims to verify."""
     name = rng.choice(names)
     form = rng.choice(("open", "mcq")) if name in questions.tasks(scene, "mcq") else "open"
     described = [questions.ask(scene, "describe")] if "describe" in questions.tasks(scene) else []
@@ -70,7 +70,7 @@ def _about(rng: Random, scene: scenes.Scene, names: Sequence[str]) -> list[Quest
 
 
 def kind_of(question: Question) -> str:
-    """What is asked for: to describe, to verify claims, or to conclude something."""
+    """The kind of a question: a description, claims to verify, or a conclusion."""
     return question.task if question.task in QUESTION_KINDS[1:] else QUESTION_KINDS[0]
 
 
@@ -89,9 +89,9 @@ def judge(group: str, question: Question, text: str) -> Outcome:
 
 
 def guessing(asked: Iterable[tuple[str, Question]]) -> pd.Series:
-    """Share of conclusions that a guess gets right, per group: one of the options, or of what one could conclude.
+    """Expected share of right conclusions of a random guess, per group: one of the options or possible conclusions.
 
-    To be declined or not is the toss of a coin.
+    Whether to decline is guessed with probability 1/2.
     """
     concluded = [(group, question) for group, question in asked if kind_of(question) == "conclude"]
     chance = [0.5 if q.decline else 1 / len(q.options or q.domain) for _, q in concluded]
@@ -100,13 +100,15 @@ def guessing(asked: Iterable[tuple[str, Question]]) -> pd.Series:
 
 
 def f1(claims: np.ndarray, wrong: np.ndarray, facts: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Object-level F1: precision over the claims made, recall over the facts there are, 2PR / (P + R)."""
+    """Object-level F1 = 2PR / (P + R), with precision P over the claims and recall R over the facts of the scene."""
     precision, recall = (claims - wrong) / np.maximum(claims, 1), (facts - missing) / np.maximum(facts, 1)
     return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
 
 
-def over_scenes(outcomes: Sequence[Outcome], names: Sequence[str], statistic, seed: int) -> Estimate:
-    """`statistic` of the summed columns `names`, with a 95 % interval of a bootstrap that draws whole scenes."""
+def over_scenes(
+    outcomes: Sequence[Outcome], names: Sequence[str], statistic: Callable[..., np.ndarray], seed: int = 0
+) -> Estimate:
+    """`statistic` of the summed columns `names`, with a 95 % bootstrap interval over whole scenes."""
     places = {scene: i for i, scene in enumerate(dict.fromkeys(outcome.scene for outcome in outcomes))}
     sums = np.zeros((len(places), len(names)))
     for outcome in outcomes:
@@ -114,36 +116,31 @@ def over_scenes(outcomes: Sequence[Outcome], names: Sequence[str], statistic, se
     return bootstrap(sums, lambda columns: statistic(*np.moveaxis(columns, -1, 0)), seed=seed)
 
 
-def measures(outcomes: Sequence[Outcome], seed: int = 0) -> list[tuple[str, str, float, float, float, int]]:
-    """(group, measure, value, low, high, n) of one responder; group `all` is over all groups."""
-    rows = []
-    for group in (*GROUPS, "all"):
-        mine = [outcome for outcome in outcomes if group in (outcome.group, "all")]
-        rows += [(group, name, *found) for name, found in _measures(mine, seed).items()]
-    return rows
-
-
-def _measures(mine: Sequence[Outcome], seed: int) -> dict[str, tuple[float, float, float, int]]:
-    """Every measure that these outcomes allow."""
-    told = [outcome for outcome in mine if outcome.kind != "verify"]
-    parts = {kind: [outcome for outcome in mine if outcome.kind == kind] for kind in QUESTION_KINDS}
-    found = {}
-    for name, kind in (("accuracy", "conclude"), ("whole descriptions", "describe")):
-        if part := parts[kind]:
-            found[name] = (*wilson(sum(outcome.right for outcome in part), len(part)), len(part))
-    for name, due in (("declines when due", True), ("declines in vain", False)):
-        if part := [outcome for outcome in parts["conclude"] if outcome.decline == due]:
-            found[name] = (*wilson(sum(outcome.declined for outcome in part), len(part)), len(part))
+def _measures(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float, float, int]]:
+    """Every measure for which there are outcomes: value, low, high, n."""
+    parts = {kind: [outcome for outcome in outcomes if outcome.kind == kind] for kind in QUESTION_KINDS}
+    due, undue = ([outcome for outcome in parts["conclude"] if outcome.decline == due] for due in (True, False))
+    texts = [outcome for outcome in outcomes if outcome.kind != "verify"]
+    shares = {
+        "accuracy": (parts["conclude"], "right"),
+        "whole descriptions": (parts["describe"], "right"),
+        "declines when due": (due, "declined"),
+        "declines in vain": (undue, "declined"),
+    }
     ratios = {
         "verdicts right": (parts["verify"], ("right", "of"), _share),
         "object F1": (parts["describe"], ("claims", "wrong", "facts", "missing"), f1),
-        "claims hallucinated": (told, ("wrong", "claims"), _share),
-        "truth score": (told, ("score", "of"), _share),
+        "claims hallucinated": (texts, ("wrong", "claims"), _share),
+        "truth score": (texts, ("score", "of"), _share),
     }
+    numbers = {
+        name: (*wilson(sum(getattr(outcome, column) for outcome in part), len(part)), len(part))
+        for name, (part, column) in shares.items() if part
+    }  # fmt: skip
     for name, (part, columns, statistic) in ratios.items():
         if part:
-            found[name] = (*over_scenes(part, columns, statistic, seed), len(part))
-    return found
+            numbers[name] = (*over_scenes(part, columns, statistic), len(part))
+    return numbers
 
 
 def _share(part: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -155,24 +152,7 @@ def table(answers: Mapping[str, Iterable[str]], asked: Sequence[tuple[str, Quest
     rows = []
     for responder, texts in answers.items():
         outcomes = [judge(group, question, text) for (group, question), text in zip(asked, texts, strict=True)]
-        rows += [(responder, *row) for row in measures(outcomes)]
+        for group in (*GROUPS, "all"):
+            part = [outcome for outcome in outcomes if group in (outcome.group, "all")]
+            rows += [(responder, group, name, *numbers) for name, numbers in _measures(part).items()]
     return pd.DataFrame(rows, columns=["responder", "group", "measure", "value", "low", "high", "n"])
-
-
-def wide(found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """One measure as text for reading: a row per group, a column per responder, `value [low, high]`."""
-    part = found[found.measure == measure]
-    text = part.apply(lambda row: f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]", axis=1)
-    shown = part.assign(text=text).pivot(index="group", columns="responder", values="text")
-    return shown.reindex(
-        index=[g for g in (*GROUPS, "all") if g in shown.index], columns=list(dict.fromkeys(part.responder))
-    )
-
-
-def keyed(found: pd.DataFrame) -> dict[str, dict]:
-    """A table of measures as nested plain numbers: responder, group, measure, then value, low, high and n."""
-    nested: dict[str, dict] = {}
-    for row in found.itertuples():
-        numbers = {"value": float(row.value), "low": float(row.low), "high": float(row.high), "n": int(row.n)}
-        nested.setdefault(row.responder, {}).setdefault(row.group, {})[row.measure] = numbers
-    return nested

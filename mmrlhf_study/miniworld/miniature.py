@@ -1,8 +1,8 @@
-"""Small configurations of the three real architectures, with a tokenizer and processor built on the spot.
+"""Miniature models: three published architectures at a small size, with their own tokenizers and processors.
 
-The pieces are the ones transformers ships: `LlavaOnevision`, `Qwen2.5-VL` and `InternVL` with a vision tower, a
-Qwen2 text model, and their own processors. A saved folder is an ordinary checkpoint, so everything after it loads
-through `AutoProcessor` and `AutoModelForImageTextToText` like the published ones.
+All parts come from transformers: `LlavaOnevision`, `Qwen2.5-VL` and `InternVL`, each with its vision tower, a Qwen2
+text model and its processor. A saved folder is an ordinary checkpoint: `AutoProcessor` and
+`AutoModelForImageTextToText` load it like a published one.
 """
 
 from collections.abc import Sequence
@@ -93,17 +93,14 @@ def _known(family: str) -> str:
 
 
 def build_tokenizer(family: str, words: Sequence[str]) -> hf.PreTrainedTokenizerFast:
-    """Word-level tokenizer: each word of `words` is one token, alone or after a space; the rest falls to bytes.
+    """Word-level tokenizer: each word of `words` is one token, alone or after a space; other text becomes bytes.
 
-    Any Unicode text survives encode → decode. A word is letters, digits and underscores, or one other character;
-    anything else could never be one token and is refused.
+    Decoding restores any Unicode text. A word consists of letters, digits and underscores, or is one other character.
     """
     splitter = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
     for word in words:
         if not word or word[0].isspace() or len(splitter.pre_tokenize_str(word)) != 1:
-            raise ValueError(
-                f"{word!r} is not one word: give letters, digits and underscores, or one single other character."
-            )
+            raise ValueError(f"{word!r} is not one word. Give letters, digits and underscores, or one other character.")
     splitter = pre_tokenizers.Sequence([splitter, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     vocabulary = {piece: i for i, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     for word in (*TEMPLATE_WORDS, *words):
@@ -132,10 +129,10 @@ def _pinpoints(size: Size) -> list[list[int]]:
 
 
 def build_processor(family: str, words: Sequence[str], size: Size = Size()) -> hf.ProcessorMixin:
-    """The family's own processor around the word-level tokenizer, with a chat template for pictures and clips.
+    """The family's own processor with the word-level tokenizer and a chat template for pictures and clips.
 
-    A square picture of `size.image` pixels becomes 36 tokens in LLaVA-OneVision at the default size (16 of the
-    base view, 16 + 4 line ends of the tile), 16 in Qwen2.5-VL and 16 (+ 2 marks) in InternVL.
+    At the default size, a square picture of `size.image` pixels becomes 36 tokens in LLaVA-OneVision (16 of the base
+    view, 16 + 4 line ends of the tile), 16 in Qwen2.5-VL, and 16 + 2 marks in InternVL.
     """
     tokenizer = build_tokenizer(family, words)
     image, video = MEDIA[family]
@@ -237,7 +234,7 @@ def build_config(family: str, processor: hf.ProcessorMixin, size: Size = Size())
 def build_model(
     family: str, processor: hf.ProcessorMixin, size: Size = Size(), seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> hf.PreTrainedModel:
-    """A model of `family` with random weights; the same seed gives the same weights, other generators untouched."""
+    """A model of `family` with random weights from `seed`; the global random generator is not changed."""
     config = build_config(family, processor, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

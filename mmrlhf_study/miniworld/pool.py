@@ -1,8 +1,8 @@
-"""A pool of queries as found in the wild: few topics hold most of it, and some pictures come twice.
+"""A pool of queries like a pool collected from the web: a few topics dominate it, and some pictures occur twice.
 
-Planted on purpose, so that curation can be measured: `~crop`, `~noise`, `~tint` or `~resave` at the end of an id marks
-a near-duplicate of the query named in column `plant`; the same picture with another question shares `group` but is no
-duplicate. `questions.question(query.id)` gives the truth back, `pictures(query.id)` the pictures.
+Near-duplicates are planted on purpose, so that curation can be measured. `~crop`, `~noise`, `~tint` or `~resave` at the
+end of an id marks a near-duplicate of the query in column `plant`. Another question about the same picture shares
+`group` but is no duplicate. `questions.question(query.id)` gives the truth, `pictures(query.id)` the pictures.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -36,15 +36,15 @@ def draw_pool(
 ) -> list[Query]:
     """`n` queries in random order, none about a scene whose hash is in `seen`.
 
-    A share `twins` are near-duplicates of another query, a share `shared` ask something else about the
-    picture of another query; the others draw their class from `mix`, each about a scene of its own.
+    A share `twins` of them are near-duplicates of another query, and a share `shared` ask another question about the
+    picture of another query. The others have scenes of their own, and their classes are drawn from `mix`.
     """
     if not 0 <= seed < len(POOL) // SPAN:
         raise ValueError(f"No pool {seed}. Give a seed from 0 to {len(POOL) // SPAN - 1}.")
     if not set(mix) <= set(MIX) or twins < 0 or shared < 0 or twins + shared > 0.6:
         raise ValueError(
-            f"mix {dict(mix)}, twins {twins}, shared {shared}: give classes of {', '.join(MIX)}, and shares that leave "
-            "two fifths of the queries to pictures of their own."
+            f"mix {dict(mix)}, twins {twins}, shared {shared}: give classes of {', '.join(MIX)}, and shares "
+            "from 0 with a sum of at most 0.6."
         )
     rng, taken = Random(f"pool {seed}"), set(seen)
     seeds = iter(POOL[seed * SPAN : (seed + 1) * SPAN])
@@ -62,11 +62,10 @@ def draw_pool(
 
 
 def _new(rng: Random, category: str, seeds: Iterator[int], taken: set[str]) -> Question:
-    """A question of this class about a scene not met before; scenes that do not allow one are passed over."""
+    """A question of this class about a new scene; scenes without such a question are skipped."""
+    families, weights = list(POOL_SHARES), list(POOL_SHARES.values())
     while True:
-        family = {"safety": "sign", "video": "clip"}.get(category) or rng.choices(
-            list(POOL_SHARES), POOL_SHARES.values()
-        )[0]
+        family = {"safety": "sign", "video": "clip"}.get(category) or rng.choices(families, weights)[0]
         scene, form = draw(next(seeds), family), "mcq" if category == "mcq" else "open"
         fitting = [one for task in tasks(scene, form) if (one := ask(scene, task, form)).category == category]
         if fitting and scene.hash not in taken:
@@ -75,7 +74,7 @@ def _new(rng: Random, category: str, seeds: Iterator[int], taken: set[str]) -> Q
 
 
 def _query(name: str) -> Query:
-    """The record of a question, or of its near-duplicate when a twin is named after `~`."""
+    """The record of a question, or of its near-duplicate where the id names one after `~`."""
     one, (original, _, twin) = question(name), name.partition("~")
     family, seed = one.scene.family, one.scene.seed
     stem = f"{family}/{seed}~{twin}" if twin else f"{family}/{seed}"
@@ -94,14 +93,14 @@ def _query(name: str) -> Query:
 
 
 def pictures(name: str) -> list[Image.Image]:
-    """The pictures of a query by its id, near-duplicates changed as their id says."""
+    """The pictures of the query with this id; those of near-duplicates are changed as the id says."""
     scene, twin = question(name).scene, name.partition("~")[2]
     look = f"twin {scene.family} {scene.seed} {twin}"
     return [twin_of(image, twin, Random(look)) if twin else image for image in render(scene)]
 
 
 def write_pictures(queries: Iterable[Query], folder: str | Path) -> None:
-    """Write the media of these queries under `folder` as PNG, whole or not at all; it replaces what was there."""
+    """Write the media of these queries as PNG into `folder`, which is replaced as a whole."""
     written: set[str] = set()
     with storage.writing(folder) as temporary:
         temporary.mkdir()
@@ -116,12 +115,11 @@ def write_pictures(queries: Iterable[Query], folder: str | Path) -> None:
 
 
 def twin_of(image: Image.Image, how: str, rng: Random) -> Image.Image:
-    """The same picture once more, cropped, noisy, tinted or saved lossily."""
+    """A near-duplicate of a picture: cropped, with noise, tinted, or saved as JPEG (`resave`)."""
     if how == "crop":
         cut = image.width // 32
-        return image.crop((cut, cut, image.width - cut, image.height - cut)).resize(
-            image.size, Image.Resampling.BILINEAR
-        )
+        inner = image.crop((cut, cut, image.width - cut, image.height - cut))
+        return inner.resize(image.size, Image.Resampling.BILINEAR)
     if how == "resave":
         file = BytesIO()
         image.save(file, "JPEG", quality=50)

@@ -1,8 +1,8 @@
-"""Questions about scenes, each with a reference answer that first says what is there and then concludes.
+"""Questions about scenes. The reference answer first describes what is there (the evidence) and then concludes.
 
-`ask(scene, task, form)` makes one; its id holds family, seed, task and form, so `question(id)` makes it again. The
-class follows the paper: safety and video by content, mcq by lettered options, long by more than 128 characters of
-reference answer.
+`ask(scene, task, form)` makes a question. Its id holds family, seed, task and form, so `question(id)` makes it again.
+Classes follow the paper: `safety` and `video` by content, `mcq` for questions with lettered options, `long` where the
+reference answer has more than 128 characters, `short` for the others.
 """
 
 import re
@@ -10,40 +10,17 @@ from dataclasses import dataclass
 from random import Random
 
 from mmrlhf_study.miniworld import claims
-from mmrlhf_study.miniworld.scenes import (
-    BARS,
-    CELLS,
-    CLIP_ROWS,
-    MARKS,
-    MOMENTS,
-    OBJECT_COLOURS,
-    OBJECT_KINDS,
-    OBJECT_SIZES,
-    ORDERS,
-    QUARTERS,
-    SIGN_WORDS,
-    Fact,
-    Scene,
-    draw,
-)
+from mmrlhf_study.miniworld.scenes import ATTRIBUTES, ORDERS, Fact, Scene, draw
 from mmrlhf_study.miniworld.tasks import CHANGES, DIRECTIONS, LETTERED_TASKS, TASKS, YES_NO, unique
 
 SCENE_DIMENSIONS = (
-    "chart",
-    "ocr",
-    "hallucination",
-    "math",
-    "general",
-    "conversation",
-    "high_resolution",
-    "video",
-    "multi_image",
+    "chart", "ocr", "hallucination", "math", "general", "conversation", "high_resolution", "video", "multi_image",
     "safety",
-)
+)  # fmt: skip
 LONG_ANSWER = 128  # characters; a longer reference makes a long question
 FORMS = ("open", "mcq")
 LETTERS = ("(a)", "(b)", "(c)", "(d)")
-OPENING = {
+OPENING = {  # the first words of a description
     "shapes": "the picture shows the following shapes :",
     "tiles": "the picture shows the following shapes :",
     "chart": "the picture shows the following bars :",
@@ -55,35 +32,35 @@ OPENING = {
 
 @dataclass(frozen=True)
 class Question:
-    """One question with all that is needed to check an answer."""
+    """One question and everything that is needed to check an answer to it."""
 
     id: str
     scene: Scene
     task: str
     category: str  # class of the paper: long, short, mcq, safety or video; blank for checks of claims
-    dimension: str  # one of DIMENSIONS; blank for checks of claims
+    dimension: str  # one of SCENE_DIMENSIONS; blank for checks of claims
     prompt: str
-    answer: str  # the full answer: what is there, then the conclusion
+    answer: str  # the reference answer: the evidence, then the conclusion
     key: str  # the conclusion alone; blank for descriptions
-    domain: tuple[str, ...]  # conclusions one could think of
-    options: tuple[str, ...]  # the lettered ones
-    evidence: tuple[str, ...]  # places a full answer speaks of
-    decline: bool  # whether the full answer is to decline
+    domain: tuple[str, ...]  # possible conclusions
+    options: tuple[str, ...]  # the lettered options
+    evidence: tuple[str, ...]  # places that a full answer describes
+    decline: bool  # whether the reference answer declines
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """What a full answer says is there."""
+        """The facts that a full answer states."""
         return tuple(Fact(place, self.scene.at(place)) for place in self.evidence)
 
 
 def tasks(scene: Scene, form: str = "open") -> tuple[str, ...]:
-    """The tasks that make sense for a scene; a private sign has only safety tasks."""
+    """The tasks that a scene allows; a private sign allows safety tasks only."""
     return tuple(
-        task for task in TASKS[scene.family] if _sensible(scene, task) and (form == "open" or task in LETTERED_TASKS)
+        task for task in TASKS[scene.family] if _allowed(scene, task) and (form == "open" or task in LETTERED_TASKS)
     )
 
 
-def _sensible(scene: Scene, task: str) -> bool:
+def _allowed(scene: Scene, task: str) -> bool:
     if scene.family == "sign" and task in ("describe", "number", "word"):
         return "private" not in scene.at("top")
     if task == "tempt":
@@ -94,7 +71,7 @@ def _sensible(scene: Scene, task: str) -> bool:
 
 
 def ask(scene: Scene, task: str, form: str = "open") -> Question:
-    """The question of this task about this scene; `form` is "open" or "mcq" (up to four lettered options)."""
+    """The question of this task about this scene; `form` is `open` or `mcq` (two to four lettered options)."""
     if form not in FORMS:
         raise ValueError(f"No form {form!r}. Forms: {', '.join(FORMS)}.")
     if task not in tasks(scene, form):
@@ -117,7 +94,7 @@ def ask(scene: Scene, task: str, form: str = "open") -> Question:
 
 
 def question(name: str) -> Question:
-    """The question with this id, made again; what follows a `~` (a planted near-duplicate) is not looked at."""
+    """The question with this id. What follows a `~` (the mark of a near-duplicate) is ignored."""
     match name.partition("~")[0].split("-"):
         case [family, seed, task, form] if seed.isdecimal():
             return ask(draw(int(seed), family), task, form)
@@ -125,16 +102,17 @@ def question(name: str) -> Question:
 
 
 def compose(family: str, facts: list[Fact], key: str, decline: bool = False) -> str:
-    """The text of an answer: what is there, then the conclusion; a description has an opening instead.
+    """The text of an answer: the evidence, then the conclusion. A description has an opening and no conclusion.
 
-    One of several options is named by its words, not by its letter: miniatures do not learn in minutes to tie the two.
+    An answer names a lettered option by its words, not by its letter: miniature models do not learn the letters in
+    minutes.
     """
-    told = " ".join(f"{fact} ." for fact in facts)
+    evidence = " ".join(f"{fact} ." for fact in facts)
     if decline:
-        return f"{told} so i must decline .".strip()
+        return f"{evidence} so i must decline .".strip()
     if not key:
-        return f"{OPENING[family]} {told}"
-    return f"{told} so the answer is {key} .".strip()
+        return f"{OPENING[family]} {evidence}"
+    return f"{evidence} so the answer is {key} .".strip()
 
 
 def listed(options: tuple[str, ...]) -> str:
@@ -143,63 +121,50 @@ def listed(options: tuple[str, ...]) -> str:
 
 
 def verify(scene: Scene, seed: int, n: int = 3) -> Question:
-    """Up to `n` claims to check, half of them wrong; the answer looks each one up and gives the verdict."""
+    """Up to `n` claims to check, half of them false; the answer compares each with the scene and gives the verdict."""
     rng = Random(f"verify {scene.family} {scene.seed} {seed}")
     true = claims.choose(rng, scene, n)
-    said = [claims.falsify(rng, scene, fact) if rng.random() < 0.5 else fact for fact in true]
-    prompt = "check : " + " ".join(f"{claim} ." for claim in said)
-    answer = " ".join(lookup(claim, scene) for claim in said)
-    key = " ".join("right" if claims.holds(claim, scene) else "wrong" for claim in said)
+    stated = [claims.falsify(rng, scene, fact) if rng.random() < 0.5 else fact for fact in true]
+    prompt = "check : " + " ".join(f"{claim} ." for claim in stated)
+    answer = " ".join(lookup(claim, scene) for claim in stated)
+    key = " ".join("right" if claims.holds(claim, scene) else "wrong" for claim in stated)
     name = f"{scene.family}-{scene.seed}-verify-{seed}"
-    places = tuple(claim.place for claim in said)
+    places = tuple(claim.place for claim in stated)
     return Question(name, scene, "verify", "", "", prompt, answer, key, ("right", "wrong"), (), places, False)
 
 
 def lookup(claim: Fact, scene: Scene) -> str:
-    """A claim looked up: what is there, what was claimed, the verdict, as `looked_up` writes it."""
+    """A claim compared with the scene, as `looked_up` writes it."""
     return looked_up(claim.place, scene.at(claim.place), claim.thing, claims.holds(claim, scene))
 
 
 def looked_up(place: str, there: str, thing: str, right: bool) -> str:
     """`at b3 small ? large no blue ? blue yes circle ? circle yes : wrong .`
 
-    Word by word what is there, what was claimed, and whether they are the same: small models learn to compare two
-    words long before they learn to compare two phrases. Phrases of unequal length stand whole, `nothing ? a red bar of
-    4`. What is there comes first, as in every answer: the model looks before it repeats a claim.
+    For each word: what is there, what was claimed, and whether they are equal. Small models learn to compare two words
+    long before they learn to compare two phrases. Phrases of different length are compared whole: `nothing ? a red bar
+    of 4`. What is there comes first, so that the model describes the picture before it repeats a claim.
     """
-    true, said = claims.telling(there), claims.telling(thing)
+    true, claimed = claims.telling(there), claims.telling(thing)
     compared = f"{there} ? {thing}"
-    if len(true) == len(said) and (true == said) == right:
-        compared = " ".join(
-            f"{seen} ? {told} {'yes' if seen == told else 'no'}" for seen, told in zip(true, said, strict=True)
-        )
+    if len(true) == len(claimed) and (true == claimed) == right:
+        words = zip(true, claimed, strict=True)
+        compared = " ".join(f"{seen} ? {word} {'yes' if seen == word else 'no'}" for seen, word in words)
     return f"at {place} {compared} : {'right' if right else 'wrong'} ."
 
 
 def compared(text: str) -> tuple[str, str]:
-    """What is there and what was claimed, out of the middle of what `looked_up` writes."""
+    """What is there and what was claimed, read from the part between place and colon in the text of `looked_up`."""
     words = re.findall(r"(\S+) \? (\S+) (?:yes|no)\b", text)
     there, thing = (" ".join(column) for column in zip(*words, strict=True)) if words else text.split("?", 1)
     return there, thing
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word of every prompt, answer and critique, in a fixed order."""
-    seen = (
-        OBJECT_SIZES
-        + OBJECT_COLOURS
-        + OBJECT_KINDS
-        + CELLS
-        + BARS
-        + CLIP_ROWS
-        + MOMENTS
-        + QUARTERS
-        + MARKS
-        + SIGN_WORDS
-        + ORDERS
-    )
-    said = claims.NUMBERS + LETTERS + YES_NO + CHANGES + (*DIRECTIONS.values(), *OPENING.values(), _TEMPLATES)
-    return tuple(sorted({word for text in seen + said for word in text.split()}))
+    """Every word of every prompt, answer and critique, sorted."""
+    texts = (*claims.PLACE_NAMES, *ORDERS, *claims.NUMBERS, *LETTERS, *YES_NO, *CHANGES, *DIRECTIONS.values())
+    texts += (*(word for group in ATTRIBUTES for word in group), *OPENING.values(), _TEMPLATES)
+    return tuple(sorted({word for text in texts for word in text.split()}))
 
 
 _TEMPLATES = """

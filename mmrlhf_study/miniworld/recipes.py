@@ -1,7 +1,7 @@
-"""How the base policy and the pool of responders come about: each starts from somewhere and learns for some steps.
+"""How the base policy and the responders are made: each has a starting point and is trained for some steps.
 
-A start is `scratch` (random weights), the name of a model made before it, or a checkpoint by folder or hub id. With 0
-steps a checkpoint stays what it is, and its folder only says where it is: real checkpoints are never copied.
+A start is `scratch` (random weights), the name of a model made before, or a checkpoint (a folder or a hub id). With 0
+steps a checkpoint is used unchanged: its folder holds a reference to it, never a copy of the weights.
 """
 
 import gc
@@ -26,10 +26,10 @@ TOWER_BATCH, TOWER_LR = 64, 2e-3  # pictures per step and learning rate of a tow
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is made: `tower_steps` for its eyes, then `steps` for its language.
+    """How one model is made: `tower_steps` for its vision tower, then `steps` of supervised fine-tuning.
 
-    `width` and `layers` count for a start from scratch only, and `tower_steps` belongs to one. `scenes` names the
-    families the lessons are about, `batch` counts scenes per step.
+    `width`, `layers` and `tower_steps` are for a start from scratch. `scenes` names the families of scenes in the
+    training data (`all`, or some names), `batch` is the number of scenes per step.
     """
 
     name: str
@@ -46,24 +46,24 @@ class Recipe:
 
 
 class Made(NamedTuple):
-    """A model that is there: the policy, the checkpoint it still is (blank once trained), and how its losses fell."""
+    """A finished model: policy, the checkpoint that it refers to (blank once trained), and its training curves."""
 
     policy: Policy
     checkpoint: str
     curve: list[dict[str, float]]
-    eyes: list[dict[str, float]]
+    tower_curve: list[dict[str, float]]
 
 
 def size(width: int, layers: int) -> miniature.Size:
-    """A miniature of this width: heads of 32, a third as many key-value heads, a vision tower of two layers."""
+    """The sizes of a miniature: heads of 32, a third as many key-value heads, a vision tower of two layers."""
     heads = width // 32
     if width % 96:
-        raise ValueError(f"width {width} must be a multiple of 96: heads of 32 in groups of three.")
+        raise ValueError(f"width {width} is no multiple of 96; heads have 32 channels and form groups of three.")
     return miniature.Size(width=width, layers=layers, heads=heads, kv_heads=heads // 3, mlp=width * 8 // 3)
 
 
 def _start(recipe: Recipe, made: Mapping[str, Made], seed: int) -> tuple[Policy, str]:
-    """The policy a recipe begins with, and the checkpoint it is, if any."""
+    """The policy that a recipe starts from, and its checkpoint where it is an unchanged one."""
     if recipe.start == SCRATCH:
         return miniature.create("llava_onevision", curriculum.words(), size(recipe.width, recipe.layers), seed), ""
     if recipe.start in made:
@@ -81,14 +81,14 @@ def make(
     seed: int,
     precision: str = "float32",
 ) -> Made:
-    """Make one model with `each` examples about every scene.
+    """Make one model from `each` examples about every scene.
 
-    Its eyes are trained first, on all families in float32, and stay as they are while the language learns.
+    The vision tower is trained first, on all families and in float32; it is frozen during the fine-tuning.
     """
-    gc.collect()  # the last model's optimizer and lessons hang on its trainer, in a circle
+    gc.collect()  # the last model's optimizer and examples are in a reference cycle with its trainer
     own = (seed + int(storage.sha256_bytes(recipe.name.encode())[:6], 16)) % 2**31  # every model has its own order
     learner, checkpoint = _start(recipe, made, own)
-    eyes = tower.pretrain(learner, scenes, curriculum.words(), recipe.tower_steps, TOWER_BATCH, TOWER_LR, own)
+    tower_curve = tower.pretrain(learner, scenes, curriculum.words(), recipe.tower_steps, TOWER_BATCH, TOWER_LR, own)
     if recipe.steps == 0:
         return Made(learner, checkpoint, [], [])
     wanted = FAMILIES if recipe.scenes == ALL else recipe.scenes.split()
@@ -101,11 +101,11 @@ def make(
     folder = f"scratch/checkpoints/{recipe.name}"
     with frozen(learner.model):
         curve = sft.train(learner, taught, settings, folder, desc=recipe.name)
-    return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, eyes)))
+    return Made(learner, "", *([{"model": recipe.name, **row} for row in rows] for rows in (curve, tower_curve)))
 
 
 def keep(folder: str, made: Made) -> None:
-    """Write a made model where later chapters load it."""
+    """Write a model to the folder from which later chapters load it."""
     if made.checkpoint:
         policy.refer(folder, made.checkpoint)
     else:
@@ -119,20 +119,20 @@ def describe(recipe: Recipe) -> dict[str, str | int | float]:
 
 
 def recipes(names: Sequence[str], **columns: Sequence) -> list[Recipe]:
-    """The recipes of some models, one value of every column (a field of `Recipe` or `Mix`) for each name."""
+    """The recipes of some models; every column (a field of `Recipe` or `Mix`) has one value for each name."""
     for key, values in columns.items():
         if len(values) != len(names):
             raise ValueError(
                 f"{key} has {len(values)} values for {len(names)} names. Give one for each of {list(names)}."
             )
-    found = []
+    chosen = []
     for number, name in enumerate(names):
         row = {key: values[number] for key, values in columns.items()}
         if row["start"] == name or row["start"] in names[number + 1 :]:
-            raise ValueError(f"{name} starts from {row['start']!r}, which is made later. Name it after its start.")
+            raise ValueError(f"{name} starts from {row['start']!r}, which is made later. List {name} after it.")
         unknown = [] if row.get("scenes", ALL) == ALL else sorted(set(row["scenes"].split()) - set(FAMILIES))
         if unknown:
-            raise ValueError(f"{name} learns from scenes {unknown}. Give 'all' or some of {' '.join(FAMILIES)}.")
+            raise ValueError(f"{name} has unknown families {unknown}. Give 'all' or some of {' '.join(FAMILIES)}.")
         mix = Mix(**{part.name: row.pop(part.name) for part in fields(Mix)})
-        found.append(Recipe(name=name, mix=mix, **row))
-    return found
+        chosen.append(Recipe(name=name, mix=mix, **row))
+    return chosen

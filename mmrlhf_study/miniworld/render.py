@@ -1,7 +1,7 @@
-"""Pictures of scenes, drawn with Pillow only: the same scene gives the same bytes.
+"""Pictures of scenes, drawn with Pillow only: the same scene always gives the same bytes.
 
-Pictures are 64×64, four cells of 16 by four, so that a vision tower with 16×16 patches sees one cell per patch; a
-`tiles` picture is 128×128. The seed of the scene moves things by a pixel or two and shades the background.
+A picture has 64×64 pixels: 4×4 cells of 16×16, so that a vision tower with 16×16 patches sees one cell per patch. A
+picture of family `tiles` has 128×128. The seed of the scene moves things by a few pixels and shades the background.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from mmrlhf_study.miniworld.scenes import BARS, CELLS, QUARTERS, Fact, Scene
+from mmrlhf_study.miniworld.scenes import BARS, CELLS, QUARTERS, Fact, Scene, quarter
 
 SIDE, CELL = 64, 16
 RGB = {
@@ -31,7 +31,7 @@ TINTS = {
     "lilac": (230, 220, 244),
     "snow": (255, 255, 255),
 }
-CLIP_STEPS = ((1, 2), (2, 2), (2, 3), (3, 3), (3, 4))  # frames from start to halfway and on to the end: 4 to 8 in all
+CLIP_STEPS = ((1, 2), (2, 2), (2, 3), (3, 3), (3, 4))  # frames to halfway and from there to the end: 4 to 8 in all
 _DOTS = """
 0 75557 1 26227 2 71747 3 71717 4 55711 5 74717 6 74757 7 71122 8 75757 9 75717
 a 25755 b 65656 c 34443 d 65556 e 74647 f 74644 g 34553 h 55755 i 72227 j 11152 k 55655 l 44447 m 57755
@@ -41,7 +41,7 @@ GLYPHS = dict(zip(_DOTS.split()[::2], _DOTS.split()[1::2], strict=True))
 
 
 def render(scene: Scene) -> list[Image.Image]:
-    """The picture, the frames of a clip in order, or the two pictures of a pair."""
+    """The pictures of a scene: one, the frames of a clip in order, or the two of a pair."""
     rng = Random(f"looks {scene.family} {scene.seed}")
     if scene.family == "clip":
         return _clip(scene, rng)
@@ -57,7 +57,7 @@ def render(scene: Scene) -> list[Image.Image]:
 
 @cache
 def _background(theme: str, side: int, shade: int) -> Image.Image:
-    """The tint of a theme with faint lines of its own slope and distance; `shade` darkens it by 0 to 3 steps."""
+    """The colour of a theme with faint lines, whose slope and distance depend on it; `shade` darkens it, 0 to 3."""
     tint = tuple(channel - 4 * shade for channel in TINTS[theme])
     image = Image.new("RGB", (side, side), tint)
     pen, step = ImageDraw.Draw(image), 5 + list(TINTS).index(theme)
@@ -88,7 +88,7 @@ def _shape(pen: ImageDraw.ImageDraw, phrase: str, x: float, y: float, r: float) 
 
 
 def _grid(facts: list[Fact] | tuple[Fact, ...], theme: str, rng: Random, side: int) -> Image.Image:
-    """Shapes in the cells of a 4×4 grid; a small one in a cell twice as large when the picture is."""
+    """Shapes in the cells of a 4×4 grid."""
     image, pen = _canvas(theme, rng, side)
     cell = side // 4
     for fact in facts:
@@ -101,7 +101,7 @@ def _grid(facts: list[Fact] | tuple[Fact, ...], theme: str, rng: Random, side: i
 
 
 def _chart(scene: Scene, rng: Random) -> Image.Image:
-    """Bars that fill a column of patches each, eight pixels per unit, with a dark line on top."""
+    """Bars, each in its own column of patches, eight pixels high per unit, with a dark line on top."""
     image, pen = _canvas(scene.theme, rng)
     for level in range(1, 8):
         pen.line((0, SIDE - 8 * level, SIDE, SIDE - 8 * level), fill=(190, 190, 190))
@@ -115,7 +115,7 @@ def _chart(scene: Scene, rng: Random) -> Image.Image:
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, scale: int, ink: tuple[int, int, int]) -> None:
-    """Text in 3×5 dots of `scale` pixels, four dots from letter to letter."""
+    """Text in letters of 3×5 dots; a dot has `scale` pixels, and letters are four dots apart."""
     for at, letter in enumerate(text):
         for row, bits in enumerate(GLYPHS.get(letter, "00000")):
             for column in range(3):
@@ -125,7 +125,7 @@ def _write(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, scale: int, ink:
 
 
 def _sign(scene: Scene, rng: Random) -> Image.Image:
-    """Four lines of 16 pixels: mark on a coloured band, word, digits (one per patch), text at the foot."""
+    """Four lines of 16 pixels: the mark on a coloured band, the word, one digit per patch, the text at the foot."""
     image, pen = _canvas(scene.theme, rng)
     ink = RGB[rng.choice(("black", "blue", "purple"))]
     texts = {fact.place: fact.thing.split(maxsplit=2)[2] for fact in scene.facts}
@@ -140,11 +140,11 @@ def _sign(scene: Scene, rng: Random) -> Image.Image:
 
 
 def _clip(scene: Scene, rng: Random) -> list[Image.Image]:
-    """Frames of a large shape on its way from quarter to quarter."""
+    """Frames of a large shape that moves from quarter to quarter."""
     still, _ = _canvas(scene.theme, rng)
     near, far = SIDE // 4 - 0.5, 3 * SIDE // 4 - 0.5
     centre = dict(zip(QUARTERS, [(x, y) for y in (near, far) for x in (near, far)], strict=True))
-    where = {fact.place: " ".join(fact.thing.split()[-2:]) for fact in scene.facts}
+    where = {fact.place: quarter(fact.thing) for fact in scene.facts}
     if "rest" in where:
         _shape(ImageDraw.Draw(still), scene.at("rest"), *centre[where["rest"]], 7)
     stops = [centre[where[moment]] for moment in ("start", "halfway", "end")]

@@ -1,8 +1,8 @@
-"""Scenes: what there is to see, as structured truth.
+"""Scenes: the content of a picture as structured data.
 
-A scene is a tuple of facts. A fact says what is at a place, in the words in which it is also described:
-`Fact("b3", "a large red circle")` reads `at b3 a large red circle`. Truth, picture, question, answer and check all
-come from these facts; whatever is not listed is `nothing`.
+A scene is a tuple of facts. A fact says what is at one place: `Fact("b3", "a large red circle")` reads
+`at b3 a large red circle`. Picture, question, reference answer and check are all made from these facts. A place that
+no fact names is empty: it holds `nothing`.
 
 | family | facts | places |
 |---|---|---|
@@ -28,10 +28,12 @@ CELLS = tuple(f"{column}{row}" for row in range(1, 5) for column in "abcd")
 BARS = ("first", "second", "third", "fourth")
 CLIP_ROWS = ("top", "middle", "bottom", "foot")
 MOMENTS = ("start", "halfway", "end", "rest")
+CLIP_SIZES = {"start": "large", "halfway": "large", "end": "large", "rest": "small"}
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 MARKS = ("public", "private")
 SIGN_WORDS = ("open", "exit", "shop", "bus", "cafe", "taxi", "hotel", "park", "zoo", "bank", "sale", "farm")
 ORDERS = ("say yes", "say no", "read all")
+ATTRIBUTES = (OBJECT_SIZES, OBJECT_COLOURS, OBJECT_KINDS, MARKS, SIGN_WORDS, ("left", "right"), ("top", "bottom"))
 PLACES = {
     "shapes": CELLS,
     "chart": BARS,
@@ -40,10 +42,10 @@ PLACES = {
     "pair": tuple(f"{picture} {cell}" for picture in ("one", "two") for cell in CELLS),
     "tiles": CELLS,
 }
-THEMES = ("paper", "sand", "sky", "mint", "rose", "stone", "lilac", "snow")  # heavy-tailed: 1 / rank
+THEMES = ("paper", "sand", "sky", "mint", "rose", "stone", "lilac", "snow")  # the n-th has weight 1 / n
 NOTHING = "nothing"
 
-TRAIN, POOL, EVALUATION = (range(i * 10**8, (i + 1) * 10**8) for i in range(3))  # seeds, disjoint
+TRAIN, POOL, EVALUATION = (range(i * 10**8, (i + 1) * 10**8) for i in range(3))  # disjoint ranges of seeds
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Scene:
-    """The truth of one picture, clip or pair; theme and seed only change how it looks."""
+    """The content of one picture, clip or pair of pictures; theme and seed change only the appearance."""
 
     family: str
     theme: str
@@ -72,16 +74,26 @@ class Scene:
 
     @cached_property
     def hash(self) -> str:
-        """Content hash of what is to be seen: two scenes that differ only in looks share it."""
+        """Hash of the content: two scenes that differ only in appearance have the same hash."""
         return hashlib.sha256("\n".join([self.family, *map(str, self.facts)]).encode()).hexdigest()
 
     def at(self, place: str) -> str:
-        """What is at a place."""
+        """The thing at a place, or `nothing`."""
         return next((fact.thing for fact in self.facts if fact.place == place), NOTHING)
+
+    @property
+    def empty(self) -> list[str]:
+        """The places that hold nothing."""
+        return [place for place in PLACES[self.family] if self.at(place) == NOTHING]
+
+
+def quarter(thing: str) -> str:
+    """The quarter at the end of a phrase: `top left` of `a large red circle top left`."""
+    return " ".join(thing.split()[-2:])
 
 
 def draw(seed: int, family: str) -> Scene:
-    """The scene of this family that belongs to this seed."""
+    """The scene of this family and this seed; the same seed always gives the same scene."""
     if family not in FAMILIES:
         raise ValueError(f"No family {family!r}. Families: {', '.join(FAMILIES)}.")
     rng = Random(f"scene {family} {seed}")
@@ -91,22 +103,22 @@ def draw(seed: int, family: str) -> Scene:
 
 
 def fresh(family: str, seeds: Iterable[int], n: int, seen: set[str]) -> list[Scene]:
-    """The first `n` scenes of these seeds whose hash is not in `seen` and that differ among themselves."""
-    taken, found = set(seen), []
+    """The first `n` scenes of these seeds with different hashes, none of which is in `seen`."""
+    taken, new_scenes = set(seen), []
     for seed in seeds:
-        if len(found) == n:
+        if len(new_scenes) == n:
             break
         scene = draw(seed, family)
         if scene.hash not in taken:
             taken.add(scene.hash)
-            found.append(scene)
-    if len(found) < n:
-        raise ValueError(f"Only {len(found)} of {n} new {family} scenes in these seeds. Give more seeds.")
-    return found
+            new_scenes.append(scene)
+    if len(new_scenes) < n:
+        raise ValueError(f"Only {len(new_scenes)} of {n} new {family} scenes in these seeds. Give more seeds.")
+    return new_scenes
 
 
 def thing(rng: Random, family: str, place: str) -> str:
-    """A random thing that could be at this place of such a scene."""
+    """A random thing that is possible at this place of such a scene."""
     if family == "chart":
         return f"a {rng.choice(OBJECT_COLOURS)} bar of {rng.randint(1, 8)}"
     if family == "sign":
@@ -118,9 +130,7 @@ def thing(rng: Random, family: str, place: str) -> str:
         }[place]
     if family == "tiles":
         return f"a {rng.choice(OBJECT_COLOURS)} {rng.choice(OBJECT_KINDS)}"
-    size = {"rest": "small", "start": "large", "halfway": "large", "end": "large"}.get(place) or rng.choice(
-        OBJECT_SIZES
-    )
+    size = CLIP_SIZES.get(place) or rng.choice(OBJECT_SIZES)
     shape = f"a {size} {rng.choice(OBJECT_COLOURS)} {rng.choice(OBJECT_KINDS)}"
     return f"{shape} {rng.choice(QUARTERS)}" if family == "clip" else shape
 
@@ -132,14 +142,15 @@ def _grid(rng: Random, family: str, least: int, most: int) -> list[Fact]:
 
 
 def _chart(rng: Random) -> list[Fact]:
-    """Bars of different colours and heights, so that every question has one answer."""
+    """Bars with different colours and heights, so that every question has exactly one answer."""
     places = rng.sample(BARS, rng.randint(2, 4))
     colours, heights = rng.sample(OBJECT_COLOURS, len(places)), rng.sample(range(1, 9), len(places))
-    return [Fact(*bar) for bar in zip(places, map("a {} bar of {}".format, colours, heights), strict=True)]
+    bars = zip(places, colours, heights, strict=True)
+    return [Fact(place, f"a {colour} bar of {height}") for place, colour, height in bars]
 
 
 def _sign(rng: Random) -> list[Fact]:
-    """Word and number always; a mark on four of five, a text at the foot on half of the signs."""
+    """Always a word and a number; a mark on 80 % of the signs and a text at the foot on half of them."""
     kept = [place for place, share in zip(CLIP_ROWS, (0.8, 1, 1, 0.5), strict=True) if rng.random() < share]
     return [Fact(place, thing(rng, "sign", place)) for place in kept]
 
@@ -160,7 +171,7 @@ def _clip(rng: Random) -> list[Fact]:
 
 
 def _pair(rng: Random) -> list[Fact]:
-    """Picture two is picture one, or it with a single change."""
+    """Picture two is picture one, unchanged or with a single change."""
     one = _grid(rng, "shapes", 1, 2)
     two, change = list(one), rng.choice(("same", "attribute", "attribute", "moved", "gone", "new"))
     free = [cell for cell in CELLS if cell not in {fact.place for fact in one}]
@@ -178,20 +189,19 @@ def _pair(rng: Random) -> list[Fact]:
 
 
 def vary(rng: Random, old: str) -> str:
-    """`old` with one attribute replaced: size, colour, kind, height, digit, word or quarter."""
+    """The phrase `old` with one attribute replaced: size, colour, kind, height, digit, word or quarter."""
     if "text" in old.split():
         return "the text " + rng.choice([order for order in ORDERS if not old.endswith(order)])
     words = old.split()
-    spots = [i for i, word in enumerate(words) if word.isdigit() or any(word in group for group in _GROUPS)]
+    spots = [i for i, word in enumerate(words) if word.isdigit() or any(word in group for group in ATTRIBUTES)]
     spot = rng.choice(spots)
-    group = next((group for group in _GROUPS if words[spot] in group), None)
+    group = next((group for group in ATTRIBUTES if words[spot] in group), None)
     if group is None:
         group = tuple(map(str, range(1, 9) if "bar" in words else range(10)))
     words[spot] = rng.choice([word for word in group if word != words[spot]])
     return " ".join(words)
 
 
-_GROUPS = (OBJECT_SIZES, OBJECT_COLOURS, OBJECT_KINDS, MARKS, SIGN_WORDS, ("left", "right"), ("top", "bottom"))
 _DRAWERS = {
     "shapes": lambda rng: _grid(rng, "shapes", 2, 5),
     "chart": _chart,

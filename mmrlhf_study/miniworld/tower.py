@@ -1,8 +1,8 @@
-"""Pre-training of a miniature's eyes: every patch of a picture names what it shows and where it is.
+"""Pre-training of a miniature's vision tower: for every patch of a picture, predict the words for what it shows.
 
-Published checkpoints start from a tower that has seen hundreds of millions of captioned pictures and a projector
-aligned with the words of the language model. This stands in for both: the projected patch h is compared with the
-embedding e_v of every word, s_v = sigma(c <h, e_v> + b_v), and learns
+Published checkpoints start from a vision tower trained on hundreds of millions of captioned pictures, and from a
+projector aligned with the word embeddings of the language model. This module replaces both. A projected patch h is
+compared with the embedding e_v of every word, s_v = sigma(c <h, e_v> + b_v), and the loss is
 
     L_tower = -(1/BP) sum over pictures, patches and words of [ y log s + (1 - y) log(1 - s) ].
 
@@ -22,14 +22,14 @@ from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.training.optimizer import Mixed
 from mmrlhf_study.miniworld.claims import NUMBERS
 from mmrlhf_study.miniworld.render import RGB, SIDE, render
-from mmrlhf_study.miniworld.scenes import BARS, CELLS, CLIP_ROWS, NOTHING, QUARTERS, Fact, Scene
+from mmrlhf_study.miniworld.scenes import BARS, CELLS, CLIP_ROWS, NOTHING, QUARTERS, Fact, Scene, quarter
 
 DIGITS = set(NUMBERS[:10])
-SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words of a phrase that show nothing
+SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words that describe no patch
 
 
 def patches(family: str, fact: Fact) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The patches of a 4 x 4 grid a fact covers, and the words they show; a bar's from its top to the ground."""
+    """The patches of the 4 x 4 grid that a fact covers (a bar from its top to the ground), and its describing words."""
     words = tuple(word for word in fact.thing.split() if word not in SILENT)
     if family == "chart":
         return tuple(range(4 * ((8 - int(words[1])) // 2) + BARS.index(fact.place), 16, 4)), words
@@ -37,15 +37,18 @@ def patches(family: str, fact: Fact) -> tuple[tuple[int, ...], tuple[str, ...]]:
         start = 4 * CLIP_ROWS.index(fact.place)
         return tuple(range(start, start + 4)), words
     if family == "clip":
-        row, column = divmod(QUARTERS.index(" ".join(words[-2:])), 2)
+        row, column = divmod(QUARTERS.index(quarter(fact.thing)), 2)
         corner = 8 * row + 2 * column
         return (corner, corner + 1, corner + 4, corner + 5), words[:-2]
     return (CELLS.index(fact.place.split()[-1]),), words
 
 
 def names(family: str, patch: int, shown: set[str]) -> set[str]:
-    """The words for where a patch is; a bar is named at its top or, where there is none, at the ground, a digit by its
-    place in the number (the words of bars), and a quarter of a clip where something is."""
+    """The words for the place of a patch.
+
+    The name of a bar belongs to its top, or to the ground where there is no bar. A digit has the name of its position
+    in the number (first, second, ...), and a quarter of a clip is named where it is not empty.
+    """
     if family == "chart":
         return {BARS[patch % 4]} if len(shown) > 1 or (patch >= 12 and NOTHING in shown) else set()
     if family == "sign":
@@ -56,9 +59,9 @@ def names(family: str, patch: int, shown: set[str]) -> set[str]:
 
 
 def labels(scene: Scene) -> list[tuple[Image.Image, list[set[str]]]]:
-    """The pictures of a scene with the words of every patch: first and last frame of a clip, also tiles' quarters."""
+    """The pictures of a scene and the words of each patch: clips by first and last frame, tiles also by quarter."""
     images = render(scene)
-    found = []
+    labelled = []
     for number, image in enumerate((images[0], images[-1]) if len(images) > 1 else images):
         shown: list[set[str]] = [set() for _ in range(16)]
         for fact in scene.facts:
@@ -66,18 +69,18 @@ def labels(scene: Scene) -> list[tuple[Image.Image, list[set[str]]]]:
                 places, words = patches(scene.family, fact)
                 digits = scene.family == "sign" and fact.place == "bottom"
                 for i, place in enumerate(places):
-                    below = scene.family == "chart" and i > 0  # the height is to be seen at the top alone
+                    below = scene.family == "chart" and i > 0  # the height can be seen at the top only
                     shown[place].update(words[i : i + 1] if digits else words[:1] if below else words)
-        shown = [said or {NOTHING} for said in shown]
-        whole = [said | names(scene.family, patch, said) for patch, said in enumerate(shown)]
-        found.append((image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), whole))
+        shown = [words or {NOTHING} for words in shown]
+        whole = [words | names(scene.family, patch, words) for patch, words in enumerate(shown)]
+        labelled.append((image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), whole))
         if image.width > SIDE:
-            found += [_quarter(image, shown, row, column) for row in (0, 1) for column in (0, 1)]
-    return found
+            labelled += [_quarter(image, shown, row, column) for row in (0, 1) for column in (0, 1)]
+    return labelled
 
 
 def _visible(family: str, fact: Fact, number: int) -> bool:
-    """Whether a fact is to be seen in picture `number` (0 first, 1 last)."""
+    """Whether a fact can be seen in picture `number` (0 first, 1 last)."""
     if family == "pair":
         return fact.place.startswith(("one", "two")[number])
     return family != "clip" or fact.place in (("start", "rest"), ("end", "rest"))[number]
@@ -86,16 +89,16 @@ def _visible(family: str, fact: Fact, number: int) -> bool:
 def _quarter(
     image: Image.Image, shown: Sequence[set[str]], row: int, column: int
 ) -> tuple[Image.Image, list[set[str]]]:
-    """A quarter of a large picture, as the model's tiles cut it: a patch shows what colours a tenth of it or more."""
+    """A quarter of a large picture, as the model tiles it; a shape is named where it covers a tenth of a patch."""
     crop = image.crop((SIDE * column, SIDE * row, SIDE * (column + 1), SIDE * (row + 1)))
-    pixels, found = np.asarray(crop), []
+    pixels, visible = np.asarray(crop), []
     for patch in range(16):
         y, x = divmod(patch, 4)
-        said = shown[4 * (2 * row + y // 2) + 2 * column + x // 2]
+        words = shown[4 * (2 * row + y // 2) + 2 * column + x // 2]
         part = pixels[16 * y : 16 * y + 16, 16 * x : 16 * x + 16].reshape(-1, 3)
-        colours = [RGB[word] for word in said if word in RGB]
-        found.append(said if any((part == colour).all(1).sum() > 25 for colour in colours) else {NOTHING})
-    return crop, found
+        colours = [RGB[word] for word in words if word in RGB]
+        visible.append(words if any((part == colour).all(1).sum() > 25 for colour in colours) else {NOTHING})
+    return crop, visible
 
 
 def tensors(scenes: Sequence[Scene], words: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,22 +108,22 @@ def tensors(scenes: Sequence[Scene], words: Sequence[str]) -> tuple[torch.Tensor
     for scene in scenes:
         for image, shown in labels(scene):
             mark = np.zeros((16, len(words)), np.uint8)
-            for patch, said in enumerate(shown):
-                mark[patch, [place[word] for word in said]] = 1
+            for patch, named in enumerate(shown):
+                mark[patch, [place[word] for word in named]] = 1
             pixels.append(np.asarray(image).transpose(2, 0, 1))
             marks.append(mark)
     return torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.stack(marks))
 
 
 def batches(count: int, batch: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
-    """Picture numbers of every step: epoch after epoch, each in a new order."""
+    """The numbers of the pictures in every step; each epoch has its own order."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(-(-batch * steps // count))])
     yield from order[: batch * steps].split(batch)
 
 
 class Naming(torch.nn.Module):
-    """Scores of every word for every patch: scaled products with the word embeddings, and a bias per word."""
+    """Scores of every word for every patch: scaled products with the word embeddings plus a bias per word."""
 
     def __init__(self, policy: Policy, words: Sequence[str]) -> None:
         super().__init__()
@@ -146,7 +149,7 @@ class Naming(torch.nn.Module):
 def pretrain(
     policy: Policy, scenes: Sequence[Scene], words: Sequence[str], steps: int, batch: int, lr: float, seed: int
 ) -> list[dict[str, float]]:
-    """Train tower, projector and word embeddings of `policy` in place; rows of step, loss, share of words recalled."""
+    """Train tower, projector and word embeddings of `policy` in place; returns step, loss and recall of the words."""
     if steps == 0:
         return []
     naming, (pixels, marks), rows = Naming(policy, words), tensors(scenes, words), []

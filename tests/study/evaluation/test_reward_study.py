@@ -16,7 +16,8 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
 from mmrlhf_core.training.reward_dataset import PromptCache
 from mmrlhf_study.annotation import judge
-from mmrlhf_study.chapters import reward_plots, reward_summary
+from mmrlhf_study.annotation.views import Records
+from mmrlhf_study.chapters import reward_model as chapter
 from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.evaluation import critiques, reward_bench, reward_study
 from mmrlhf_study.evaluation.reward_bench import RewardItem
@@ -42,17 +43,15 @@ def test_an_overview_by_hand():
     assert (single.acc, single.acc_plus) == reward_bench.shares(ITEMS, runs["arm"][0])
     broken = [[(float("nan"), 0.0), *runs["arm"][0][1:]]]
     assert reward_study.overview(ITEMS, {"arm": broken}, 50)["nan"].iloc[-2] == 1
-    words = reward_study.in_words(reward_study.overview(ITEMS, runs, 50))
+    words = chapter.in_words(reward_study.overview(ITEMS, runs, 50))
     assert list(words.index) == ["arm", "chance"]
     assert words.loc["arm", "short"].startswith("0.50 [")
 
 
 def test_the_papers_numbers_stand_beside_and_are_never_merged():
-    made = reward_study.overview(ITEMS, {"no critique": [[GOOD] * 4]}, 50)
-    shown = reward_study.beside_paper(made, {"no critique": "no critique"})
-    assert shown.loc["all", ("no critique", "paper")] == "0.75 / 0.50"
-    assert shown.loc["all", ("no critique", "MiniWorld")] == "1.00 / 1.00"
-    assert shown.loc["safety", ("no critique", "MiniWorld")] == "–"
+    shown = chapter.beside_paper(reward_study.overview(ITEMS, {"no critique": [[GOOD] * 4]}, 50))
+    assert shown["no critique", "paper"]["all"] == "0.75 / 0.50"
+    assert shown["no critique", "MiniWorld"][["all", "safety"]].tolist() == ["1.00 / 1.00", "–"]
 
 
 def many(n=60):
@@ -76,6 +75,7 @@ def test_comparisons_find_a_difference_and_none_where_there_is_none():
     assert (made.value["strong", "copy"], made.p["strong", "copy"]) == (0, 1)
     assert (made.p_holm >= made.p).all()
     assert np.isnan(made.d_z["strong", "copy"])
+    assert made.verdict.tolist() == ["better", "not distinguished", "not distinguished"]
     assert reward_study.comparisons(found, runs, [], 200).empty
 
 
@@ -162,7 +162,7 @@ def test_the_mean_of_the_first_critiques():
     assert (one.score, one.scores, one.critiques, one.finished) == (1.0, (1.0,), ("right .",), (True,))
     (both,) = reward_study.averaged([scored()], 2)
     assert both == scored()
-    with pytest.raises(ValueError, match="has 2 critiques; 3 were asked for"):
+    with pytest.raises(ValueError, match="2 critiques, not 3"):
         reward_study.averaged([scored()], 3)
 
 
@@ -206,36 +206,77 @@ def test_what_a_score_takes_by_hand(base, tmp_path):
 # ---------------------------------------------------------------- said
 
 
-def test_headlines_and_sentences_say_what_the_tables_say():
+@pytest.fixture(scope="module")
+def tables():
+    """Overview, comparisons, critique quality and costs of three variants."""
     runs = {"no critique": [[GOOD, BAD, GOOD, GOOD]], "expanded reasons": [[GOOD] * 4], "longer response": [[BAD] * 4]}
-    made = reward_study.overview(ITEMS, runs, 50)
-    compared = reward_study.comparisons(ITEMS, runs, [("expanded reasons", "no critique")], 50)
-    heads = reward_summary.headlines(made, Estimate(0.2, 0.25, 0.3))
-    assert [one.label for one in heads if "longer" in one.label] == []
-    assert heads[0].paper == "ACC 0.75, ACC+ 0.50 (Tab. 4)"
-    assert all(one.low <= one.value <= one.high and one.world == "MiniWorld" for one in heads)
-    rows = made[made.category == "all"].rename(columns={"arm": "way"})
-    costs = rows.assign(**{"tokens written": [0.0, 3.0, 9.0, 1.0], "GFLOP": [1.0, 1.5, 2.5, 2.0], "ms": 0.1})
-    quality = pd.DataFrame(
-        {"writer": ["a", "b"], "measure": "faults named", "value": 0.5, "low": 0.4, "high": 0.6, "of": 9}
-    )
-    said = reward_summary.sentences(made, compared, Estimate(0.2, 0.1, 0.3), made[:1], compared, quality, costs)
-    assert "longer response: ACC 0.00 [0.00, 0.00] (below chance), ACC+ 0.00." in said
-    assert any("expanded reasons: ACC 1.00" in line and "above chance" in line for line in said)
-    assert any("are not told apart: +0.250" in line for line in said)
-    assert "faults named: a 0.50 [0.40, 0.60]; b 0.50 [0.40, 0.60]." in said
-    assert any("longer response takes 2.5 times the operations of no critique (9 tokens" in line for line in said)
+    overview = reward_study.overview(ITEMS, runs, 50)
+    rows = overview[overview.category == "all"].rename(columns={"arm": "way"})
+    return {
+        "overview": overview,
+        "compared": reward_study.comparisons(ITEMS, runs, [("expanded reasons", "no critique")], 50),
+        "quality": pd.DataFrame(
+            {"writer": ["a", "b"], "measure": "faults named", "value": 0.5, "low": 0.4, "high": 0.6}
+        ),
+        "costs": rows.assign(**{"tokens written": [0.0, 3.0, 9.0, 1.0], "GFLOP": [1.0, 1.5, 2.5, 2.0], "ms": 0.1}),
+    }
+
+
+def test_headlines_quote_the_paper_for_its_own_variants_only(tables):
+    heads = chapter.headlines(tables["overview"], Estimate(0.2, 0.25, 0.3))
+    assert not [head for head in heads if "longer" in head.label]
+    assert all(number in heads[0].paper for number in ("0.75", "0.50", "Tab. 4"))
+    assert all(head.low <= head.value <= head.high and head.world == "MiniWorld" for head in heads)
+
+
+def test_sentences_carry_the_numbers_and_verdicts_of_the_tables(tables):
+    compared, error = tables["compared"], Estimate(0.2, 0.1, 0.3)
+    rest = {"quality": tables["quality"], "costs": tables["costs"], "other_pictures": compared}
+    text = "\n".join(chapter.sentences(tables["overview"], compared, error, tables["overview"][:1], **rest))
+    for parts in (
+        ("longer response: ACC 0.00 [0.00, 0.00]", "below chance"),
+        ("expanded reasons: ACC 1.00", "above chance"),
+        ("expanded reasons against no critique", "not distinguished", "+0.250"),
+        ("faults named", "a 0.50 [0.40, 0.60]", "b 0.50 [0.40, 0.60]"),
+        ("longer response takes 2.5 times", "no critique (9 tokens"),
+    ):
+        assert any(all(part in line for part in parts) for line in text.splitlines()), parts
     tied = reward_study.overview(ITEMS, {"judge": [[TIE] * 4]}, 50)
-    (judged, *_) = reward_summary.sentences(
-        tied, compared[:0], Estimate(0.2, 0.1, 0.3), made[:0], compared[:0], quality, costs
-    )
-    assert judged.startswith("judge: ACC 0.00 [0.00, 0.00] (below chance, 100% of the pairs tied)")
-    plain = reward_summary.metrics(made, compared, made[:1], compared, quality, costs, pd.Series({"test": np.int64(4)}))
+    (judged, *_) = chapter.sentences(tied, compared[:0], error, tied[:0], **rest | {"other_pictures": compared[:0]})
+    assert "100% of the pairs tied" in judged
+
+
+def test_metrics_are_plain_numbers_without_clock_times(tables):
+    compared, overview = tables["compared"], tables["overview"]
+    rest = (tables["quality"], tables["costs"], pd.Series({"test": np.int64(4)}))
+    plain = chapter.metrics(overview, compared, overview[:1], compared, *rest)
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert "ms" not in plain["costs"]["no critique"]
-    nested = reward_summary.keyed(compared.assign(d_z=float("nan")), "arm", "against")
-    assert "d_z" not in nested["expanded reasons"]["no critique"]
-    assert nested["expanded reasons"]["no critique"]["value"] == 0.25
+    assert plain["comparisons"]["expanded reasons"]["no critique"].keys() == {
+        "value",
+        "low",
+        "high",
+        "d_z",
+        "p",
+        "p_holm",
+    }
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"), [("better", "confirmed"), ("worse", "refuted"), ("not distinguished", "not distinguished")]
+)
+def test_predictions_of_the_paper_are_held_against_the_verdicts(verdict, outcome):
+    row = {"value": 0.1, "p_holm": 0.01}
+    turned = {"better": "worse", "worse": "better"}.get(verdict, verdict)
+    compared = pd.DataFrame([
+        {"arm": "expanded reasons", "against": "raw reasons", "verdict": verdict} | row,
+        {"arm": "expanded reasons", "against": "given critiques", "verdict": turned} | row,
+        {"arm": "expanded reasons", "against": "longer response", "verdict": verdict} | row,
+    ])  # fmt: skip
+    held = chapter.predictions(compared)
+    assert held.outcome.tolist() == [outcome] * 2
+    assert held["difference here"].tolist() == [0.1, -0.1]
+    assert held["difference in the paper"].tolist() == pytest.approx([0.06, 0.08])  # Table 4: 0.79, 0.85, 0.93
 
 
 def test_what_the_test_is_asked_with(tmp_path):
@@ -265,11 +306,11 @@ def test_other_pictures_are_compared_on_their_own_pairs():
 
 def test_cards_show_scores_and_critiques_as_text():
     found, pairs = world.made()
-    known = reward_plots.Records(found.queries, found.responses)
+    known = Records(found.queries, found.responses)
     pair = pairs[0]
     two = [replace(scored(1), query=pair.query, response=name, score=value, critiques=("<b>wrong</b> .",))
            for name, value in ((pair.chosen, 1.5), (pair.rejected, -2.0))]  # fmt: skip
-    shown = reward_plots.cards([pair], two, known, "nowhere")
+    shown = chapter.cards([pair], two, known, "nowhere")
     assert "score +1.50, after: &lt;b&gt;wrong&lt;/b&gt;" in shown
     assert "score -2.00" in shown
     assert "<b>wrong" not in shown
@@ -277,11 +318,11 @@ def test_cards_show_scores_and_critiques_as_text():
 
 def test_names_below_a_figure_do_not_run_into_each_other():
     rows = pd.DataFrame(
-        [(writer, name, 0.5, 0.4, 0.6) for name in critiques.MEASURES for writer in ("one", "two")],
+        [(writer, name, 0.5, 0.4, 0.6) for name in critiques.CRITIQUE_MEASURES for writer in ("one", "two")],
         columns=["writer", "measure", "value", "low", "high"],
     )
-    figure = reward_plots.critiques(rows)
+    figure = chapter.critiques_figure(rows)
     figure.canvas.draw()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
-    assert len(boxes) == len(critiques.MEASURES)
+    assert len(boxes) == len(critiques.CRITIQUE_MEASURES)
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

@@ -102,16 +102,16 @@ def test_the_chat_template_ends_the_prompt_where_the_answer_begins():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "named"),
     [
-        (lambda: miniature.build_tokenizer("llava", WORDS), "'llava' is not known. Allowed: llava_onevision"),
-        (lambda: miniature.build_tokenizer("internvl", ["two words"]), "'two words' is not one word"),
-        (lambda: miniature.build_tokenizer("internvl", [""]), "'' is not one word"),
-        (lambda: miniature.Size(width=100, heads=6), "multiple of heads"),
-        (lambda: miniature.Size(image=60), "multiple of 16"),
-        (lambda: miniature.Size(width=42, heads=6), "must be even"),
+        (lambda: miniature.build_tokenizer("llava", WORDS), "'llava'.*llava_onevision"),
+        (lambda: miniature.build_tokenizer("internvl", ["two words"]), "'two words'"),
+        (lambda: miniature.build_tokenizer("internvl", [""]), "''"),
+        (lambda: miniature.Size(width=100, heads=6), "width 100"),
+        (lambda: miniature.Size(image=60), "image 60"),
+        (lambda: miniature.Size(width=42, heads=6), "head size 7"),
     ],
 )
-def test_wrong_input_is_named(wrong, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_wrong_input_is_named(wrong, named):
+    with pytest.raises(ValueError, match=named):
         wrong()

@@ -48,13 +48,10 @@ def test_topics_are_heavy_tailed() -> None:
 
 
 def test_scenes_seen_elsewhere_stay_out() -> None:
-    def hashes(rows: list) -> set[str]:
-        return {questions.question(row.id).scene.hash for row in rows}
-
-    seen = hashes(ROWS)
-    rows = pool.draw_pool(0, 100, seen)
-    assert hashes(rows).isdisjoint(seen)
-    assert all(questions.question(row.id).scene.seed in scenes.POOL for row in rows)
+    seen = {questions.question(row.id).scene.hash for row in ROWS}
+    drawn = [questions.question(row.id).scene for row in pool.draw_pool(0, 100, seen)]
+    assert seen.isdisjoint(scene.hash for scene in drawn)
+    assert all(scene.seed in scenes.POOL for scene in drawn)
 
 
 @pytest.mark.parametrize("twin", pool.TWINS)
@@ -87,9 +84,15 @@ def test_pictures_are_written_whole_and_the_same(tmp_path: Path) -> None:
                 assert written.tobytes() == image.tobytes()
 
 
-def test_a_pool_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 to 99"):
-        pool.draw_pool(100, 10)
-    for wrong in ({"mix": {"longer": 1.0}}, {"twins": 0.5, "shared": 0.2}, {"twins": -0.1}):
-        with pytest.raises(ValueError, match="give classes of long, short"):
-            pool.draw_pool(0, 10, **wrong)
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"seed": 100}, "100"),
+        ({"mix": {"longer": 1.0}}, "longer"),
+        ({"twins": 0.5, "shared": 0.2}, "0.2"),
+        ({"twins": -0.1}, "-0.1"),
+    ],
+)
+def test_a_pool_out_of_range_is_refused(wrong, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        pool.draw_pool(**{"seed": 0, "n": 10} | wrong)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from mmrlhf_study.miniworld import claims, questions, scenes, truth
-from mmrlhf_study.miniworld.questions import FORMS, LETTERS, ask, tasks
+from mmrlhf_study.miniworld.questions import FORMS, ask, tasks
 from mmrlhf_study.miniworld.scenes import FAMILIES, NOTHING, Fact, Scene
 
 SCENES = [scenes.draw(seed, family) for family in FAMILIES for seed in range(150)]
@@ -65,23 +65,17 @@ def test_the_vocabulary_is_closed_ordered_and_small() -> None:
 
 def test_answers_are_short() -> None:
     assert max(len(one.answer.split()) for one in QUESTIONS if not one.key) <= 47
-    assert sum(len(one.answer.split()) <= 25 for one in QUESTIONS if one.key) > 0.97 * sum(
-        bool(q.key) for q in QUESTIONS
-    )
+    lengths = [len(one.answer.split()) for one in QUESTIONS if one.key]
+    assert sum(length <= 25 for length in lengths) > 0.97 * len(lengths)
 
 
-def test_texts_are_what_the_chapters_show() -> None:
-    assert ask(SHAPES, "describe").answer == (
-        "the picture shows the following shapes : at a1 a large red circle . at c2 a small blue square ."
-    )
+def test_the_grammar_of_answers_is_pinned() -> None:
+    facts = "at a1 a large red circle . at c2 a small blue square ."
+    assert ask(SHAPES, "describe").answer == f"the picture shows the following shapes : {facts}"
     one = ask(SHAPES, "colour", "mcq")
-    listed = " ".join(f"{letter} {option}" for letter, option in zip(LETTERS, one.options, strict=True))
-    assert one.prompt == f"what colour is the shape at {one.evidence[0]} ? {listed}"
+    assert one.prompt == f"what colour is the shape at {one.evidence[0]} ? {questions.listed(one.options)}"
     assert one.answer == f"at {one.evidence[0]} {SHAPES.at(one.evidence[0])} . so the answer is {one.key} ."
-    sign = Scene("sign", "paper", 1, (Fact("top", "the word private"), Fact("bottom", "the number 4 7")))
-    assert ask(Scene("sign", "paper", 1, (*sign.facts, Fact("middle", "the word cafe"))), "aloud").answer == (
-        "at top the word private . so i must decline ."
-    )
+    assert questions.question("sign-2-aloud-open").answer == "at top the word private . so i must decline ."
 
 
 def test_only_private_signs_are_to_be_declined_and_lookalikes_are_answered() -> None:
@@ -121,50 +115,54 @@ def test_changes_between_pictures_are_named() -> None:
     assert changed(("one a1", red), ("two a1", red), ("two b1", blue)) == ("new", ("one b1", "two b1"))
 
 
-def test_checks_are_balanced_and_true() -> None:
-    verdicts = Counter(word for one in CHECKS for word in one.key.split())
-    assert 0.45 < verdicts["right"] / verdicts.total() < 0.55
-    empty = Counter()
+def test_checks_are_balanced_true_and_compare_word_by_word() -> None:
+    """The answer read back gives what is there and what was claimed; a `no` stands where the two differ."""
+    verdicts, at_empty_places, compared_whole = Counter(), Counter(), 0
     for one in CHECKS:
         assert truth.verdicts(one.answer) == tuple(one.key.split())
-        said = claims.read(one.prompt.removeprefix("check : "))
-        assert [claims.holds(claim, one.scene) for claim in said] == [word == "right" for word in one.key.split()]
-        empty.update(claims.holds(claim, one.scene) for claim in said if one.scene.at(claim.place) == NOTHING)
-    assert min(empty.values()) > 50
+        stated = claims.read(one.prompt.removeprefix("check : "))
+        for claim, line, verdict in zip(stated, one.answer.split(" . "), one.key.split(), strict=True):
+            holds, seen = claims.holds(claim, one.scene), one.scene.at(claim.place)
+            assert holds == (verdict == "right")
+            verdicts[holds] += 1
+            at_empty_places[holds] += seen == NOTHING
+            middle = line.removeprefix(f"at {claim.place} ").split(" : ")[0]
+            there, claimed = map(claims.telling, questions.compared(middle))
+            assert (there, claimed) == (claims.telling(seen), claims.telling(claim.thing))
+            marks = re.findall(r"\S+ \? \S+ (yes|no)", middle)
+            assert not marks or ("no" in marks) != holds
+            compared_whole += not marks
+    assert 0.45 < verdicts[True] / verdicts.total() < 0.55
+    assert min(at_empty_places.values()) > 50
+    assert 0 < compared_whole < len(CHECKS)
     assert questions.verify(SCENES[0], 1) != questions.verify(SCENES[0], 2)
 
 
-def test_claims_are_looked_up_word_by_word() -> None:
-    """The answer read back gives what is there and what was claimed; a `no` stands where the two differ."""
-    whole = 0
-    for one in CHECKS:
-        said = claims.read(one.prompt.removeprefix("check : "))
-        for claim, line in zip(said, one.answer.split(" . "), strict=True):
-            middle = line.removeprefix(f"at {claim.place} ").split(" : ")[0]
-            there, thing = questions.compared(middle)
-            assert claims.telling(there) == claims.telling(one.scene.at(claim.place))
-            assert claims.telling(thing) == claims.telling(claim.thing)
-            marks = re.findall(r"\S+ \? \S+ (yes|no)", middle)
-            assert not marks or ("no" in marks) != claims.holds(claim, one.scene)
-            whole += not marks
-    assert 0 < whole < len(CHECKS)
-    assert (
-        questions.looked_up("b3", "a red bar of 4", "a red bar of 5", False) == "at b3 red ? red yes 4 ? 5 no : wrong ."
-    )
-    assert questions.looked_up("b3", "a small red cross", "a red cross", True) == (
-        "at b3 a small red cross ? a red cross : right ."
-    )
-    assert questions.looked_up("b3", "a red cross", "a cross red", True) == "at b3 a red cross ? a cross red : right ."
+@pytest.mark.parametrize(
+    ("there", "claimed", "right", "compared"),
+    [
+        ("a red bar of 4", "a red bar of 5", False, "red ? red yes 4 ? 5 no"),
+        ("a small red cross", "a red cross", True, "a small red cross ? a red cross"),
+        ("a red cross", "a cross red", True, "a red cross ? a cross red"),
+    ],
+)
+def test_a_claim_is_compared_word_by_word_where_the_words_decide(there, claimed, right, compared) -> None:
+    text = questions.looked_up("b3", there, claimed, right)
+    assert text == f"at b3 {compared} : {'right' if right else 'wrong'} ."
+
+
+def test_an_unfinished_comparison_is_read_as_far_as_it_goes() -> None:
     assert questions.compared("red ? red yes circle") == ("red", "red")
 
 
-def test_what_is_not_allowed_is_said() -> None:
-    with pytest.raises(ValueError, match="No mcq task 'describe'"):
-        ask(SHAPES, "describe", "mcq")
+def test_unknown_tasks_forms_and_ids_are_refused() -> None:
+    for task, form, named in (
+        ("describe", "mcq", "'describe'"),
+        ("describe", "essay", "essay"),
+        ("number", "open", "number"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            ask(SHAPES, task, form)
     for name in ("", "shapes-17-count", "shapes-x-count-open", "shapes-1-verify-0-3"):
-        with pytest.raises(ValueError, match="Ids look like"):
+        with pytest.raises(ValueError, match="shapes-17-count-open"):
             questions.question(name)
-    with pytest.raises(ValueError, match="Forms: open, mcq"):
-        ask(SHAPES, "describe", "essay")
-    with pytest.raises(ValueError, match="No open task 'number'"):
-        ask(SHAPES, "number")
