@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmrlhf_study.tools.benchmarks import TEN_DIMENSIONS
+from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 
 CAPTIONS = {
     "overview": "Gain of every policy in every dimension; bold where the 95 % interval leaves out 0 (MiniWorld)",

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from mmrlhf_study.chapters.reporting import Headline
-from mmrlhf_study.evaluation import comparison, paper
+from mmrlhf_study.evaluation import comparison, paper, paper_claims
 from mmrlhf_study.evaluation.metrics import Pope
-from mmrlhf_study.tools.benchmarks import TEN_DIMENSIONS
+from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 
 WORLD = "MiniWorld"
 
@@ -77,7 +77,7 @@ def _quoted() -> dict[str, str]:
     return {
         "all": _rows_better(),
         "safety": "unsafety LLaVA-OV-7B 40.2 → 13.9 (Tab. 3)",
-        "conversation": f"LLaVA-OV-7B +19.5 % (abstract; from Tab. 2 it {paper.claims()[0].verdict})",
+        "conversation": f"LLaVA-OV-7B +19.5 % (abstract; from Tab. 2 it {paper_claims.claims()[0].verdict})",
     }
 
 
@@ -99,7 +99,7 @@ def metrics(
         "averages": {name: {key: float(value) for key, value in row.items()} for name, row in averages.iterrows()},
         "verdicts": {name: {k: int(v) for k, v in row.items()} for name, row in comparison.verdicts(found).iterrows()},
         "pope": {name: {key: _plain(one) for key, one in settings.items()} for name, settings in pope.items()},
-        "paper_claims": {claim.claim: claim.verdict for claim in paper.claims()},
+        "paper_claims": {claim.claim: claim.verdict for claim in paper_claims.claims()},
     }
 
 

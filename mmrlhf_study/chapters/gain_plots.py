@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmrlhf_core.objectives import preference
 from mmrlhf_study.evaluation.gains import AVERAGE, label
-from mmrlhf_study.evaluation.paper_dpo import FIGURE_12A
+from mmrlhf_study.evaluation.paper import FIGURE_12A
 
 COLOURS = (
     "#9aa5b1", "#0b6e6e", "#c2571a", "#5a4fa2", "#a8324a", "#4878a8", "#7a8b1f", "#b0761f", "#2f4858", "#d08fb0",

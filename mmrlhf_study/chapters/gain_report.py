@@ -7,7 +7,7 @@ import pandas as pd
 
 from mmrlhf_study.chapters.reporting import Headline
 from mmrlhf_study.evaluation.gains import AVERAGE, label
-from mmrlhf_study.evaluation.paper_dpo import FIGURE_12A
+from mmrlhf_study.evaluation.paper import FIGURE_12A
 
 PAPER = "{} on average of four benchmarks, one run (Fig. 12a)"
 

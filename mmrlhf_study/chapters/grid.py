@@ -13,7 +13,7 @@ from mmrlhf_study.chapters import ranked_rows
 from mmrlhf_study.chapters.reporting import Headline
 from mmrlhf_study.evaluation import gains
 from mmrlhf_study.evaluation.gains import AVERAGE, Graded
-from mmrlhf_study.evaluation.paper_dpo import FIGURE_12B, FIGURE_12B_W
+from mmrlhf_study.evaluation.paper import FIGURE_12B, FIGURE_12B_W
 
 FOLDER = "data/sensitivity"
 Cell = tuple[float, float]  # w, k

@@ -16,10 +16,10 @@ import pandas as pd
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap, wilson
-from mmrlhf_study.evaluation import paper, statistics
+from mmrlhf_study.evaluation import paper, paper_claims, statistics
 from mmrlhf_study.evaluation.answers import PolicyAnswers
+from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 from mmrlhf_study.miniworld.benches import WON, Bench
-from mmrlhf_study.tools.benchmarks import TEN_DIMENSIONS
 
 LEVEL = 0.05  # of the adjusted p-value below which a change is shown
 COST = "training.json"  # beside a checkpoint: `passes`, what its training took, as in `training.rounds`
@@ -171,7 +171,7 @@ def averages(found: pd.DataFrame) -> pd.DataFrame:
     """Table 3's two averages for every policy, from the rows of the safety bench."""
     rows = found[found.counterpart.isin(paper.TABLE_3)]
     rates = rows.pivot(index="policy", columns="counterpart", values="value").reindex(list(dict.fromkeys(rows.policy)))
-    return pd.DataFrame({name: paper.safety_averages(dict(row)) for name, row in rates.iterrows()}).T
+    return pd.DataFrame({name: paper_claims.safety_averages(dict(row)) for name, row in rates.iterrows()}).T
 
 
 def verdicts(found: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from mmrlhf_core.training.reward_dataset import PromptCache
 from mmrlhf_study.annotation import counterfactuals
 from mmrlhf_study.annotation.judge import prefer
 from mmrlhf_study.chapters.intervals import bootstrap
-from mmrlhf_study.evaluation import paper_reward, reward_bench, statistics
+from mmrlhf_study.evaluation import paper, reward_bench, statistics
 from mmrlhf_study.evaluation.critiques import in_world, true_critiques
 from mmrlhf_study.evaluation.reward_bench import ALL_CATEGORIES, RewardItem, Scores
 
@@ -117,12 +117,12 @@ def in_words(made: pd.DataFrame) -> pd.DataFrame:
 
 def beside_paper(made: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """ACC / ACC+ of some arms here and of the paper's columns they correspond to (`names`), never merged."""
-    columns, printed = {}, paper_reward.table_4()
+    columns, printed = {}, paper.table_4()
     for arm, column in names.items():
         for where, rows in (("MiniWorld", made[made.arm == arm]), ("paper", printed[printed.model == column])):
             text = [f"{acc:.2f} / {plus:.2f}" for acc, plus in zip(rows.acc, rows.acc_plus, strict=True)]
             columns[arm, where] = pd.Series(text, index=list(rows.category))
-    return pd.DataFrame(columns).reindex(list(paper_reward.ROWS_4)).fillna("–")
+    return pd.DataFrame(columns).reindex(list(paper.ROWS_4)).fillna("–")
 
 
 def comparisons(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
-from mmrlhf_study.tools.benchmarks import BENCHMARKS, HARNESSES, rows_of, tasks_of
+from mmrlhf_study.evaluation.paper import BENCHMARKS, HARNESSES, rows_of, tasks_of
 
 FORK = "https://github.com/yfzhang114/mmrlhf-eval"
 WRAPPERS = {  # what each harness calls a family of models, by `model_type` of config.json

@@ -19,8 +19,8 @@ import pandas as pd
 
 from mmrlhf_core.data import storage
 from mmrlhf_study.evaluation import paper
+from mmrlhf_study.evaluation.paper import HARNESSES, PAPER_ROWS, HarnessRecipe, TablePart
 from mmrlhf_study.tools import sheets
-from mmrlhf_study.tools.benchmarks import HARNESSES, PAPER_ROWS, HarnessRecipe, TablePart
 
 LMMS, KIT = HARNESSES
 _SUFFIX = r"(?:(?P<judge>[a-z][\w.\-]*?)_)?(?P<kind>acc|score|rating|result)"  # a judge's name begins in lower case

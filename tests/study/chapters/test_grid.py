@@ -6,7 +6,7 @@ import pytest
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import gain_plots, grid
-from mmrlhf_study.evaluation import paper_dpo
+from mmrlhf_study.evaluation import paper
 from mmrlhf_study.evaluation.gains import Graded
 
 CELLS = [(w, k) for w in (0.0, 0.5) for k in (0.25, 1.0)]
@@ -88,15 +88,15 @@ def test_beta_of_a_cell_over_the_training_pairs(project):
 
 
 def test_the_papers_figures_are_there():
-    assert {row[0] for row in paper_dpo.FIGURE_12B.values()} == {paper_dpo.FIGURE_12A["dpo"]}
-    assert paper_dpo.FIGURE_12B[0.5][2] == paper_dpo.FIGURE_12A["mm_dpo"]
-    assert all(len(row) == len(paper_dpo.FIGURE_12B_W) for row in paper_dpo.FIGURE_12B.values())
+    assert {row[0] for row in paper.FIGURE_12B.values()} == {paper.FIGURE_12A["dpo"]}
+    assert paper.FIGURE_12B[0.5][2] == paper.FIGURE_12A["mm_dpo"]
+    assert all(len(row) == len(paper.FIGURE_12B_W) for row in paper.FIGURE_12B.values())
 
 
 def test_figure_5_is_the_papers_curve():
-    figure = gain_plots.scaling_figure(paper_dpo.CURVES)
+    figure = gain_plots.scaling_figure(paper.CURVES)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert set(lines) == {f"k = {k:g}" for k in paper_dpo.CURVES}
-    for k in paper_dpo.CURVES:
+    assert set(lines) == {f"k = {k:g}" for k in paper.CURVES}
+    for k in paper.CURVES:
         delta, drawn = lines[f"k = {k:g}"].get_data()
         np.testing.assert_allclose(drawn, 1 - np.exp(-k * np.asarray(delta)), atol=1e-12)

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from mmrlhf_core.data import storage
+from mmrlhf_study.evaluation.paper import BENCHMARKS
 from mmrlhf_study.tools import harness
-from mmrlhf_study.tools.benchmarks import BENCHMARKS
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrlhf_study.evaluation.paper import PAPER_ROWS
 from mmrlhf_study.tools import results, sheets
-from mmrlhf_study.tools.benchmarks import PAPER_ROWS
 
 
 def lmms(folder, tasks, name="20250101_120000_results.json", model="org/model-7b"):
