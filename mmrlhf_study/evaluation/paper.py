@@ -155,14 +155,19 @@ def shown(row: str) -> dict[str, str]:
     return {f"paper: {model}": f"{change.base:g} → {change.aligned:g}" for model, change in changes}
 
 
+def direction(change: tuple[float, float], higher: bool) -> str:
+    """Whether a change from base to aligned is better, worse or the same."""
+    base, aligned = change
+    return "same" if aligned == base else "better" if (aligned > base) == higher else "worse"
+
+
 def table() -> pd.DataFrame:
     """Tables 2 and 3 long: row, dimension, table, model, base, aligned, change, and better, worse or same."""
     rows = []
     for row in (PAPER_ROWS[name] for name in TABLES):
         for model, (base, aligned) in zip(MODELS, row.scores, strict=True):
-            change = aligned - base
-            verdict = "same" if not change else "better" if (change > 0) == row.higher else "worse"
-            rows.append((row.name, row.dimension, f"Tab. {row.table}", model, base, aligned, change, verdict))
+            verdict = direction((base, aligned), row.higher)
+            rows.append((row.name, row.dimension, f"Tab. {row.table}", model, base, aligned, aligned - base, verdict))
     names = ["row", "dimension", "table", "model", "base", "aligned", "change", "verdict"]
     return pd.DataFrame(rows, columns=names)
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mmrlhf_study.evaluation.paper import MODELS, PAPER_ROWS, PRINTED, SAFETY_COUNTS, TABLE_2, TABLE_3, Change, table_4
+from mmrlhf_study.chapters.intervals import wilson
+from mmrlhf_study.evaluation import paper
+from mmrlhf_study.evaluation.paper import MODELS, PAPER_ROWS, PRINTED, SAFETY_COUNTS, TABLE_2, TABLE_3, Change
 from mmrlhf_study.evaluation.reward_bench import PUBLISHED_COUNTS
 
 ROUNDING = 0.0501  # half of the last printed digit, and a little for floating point
@@ -49,6 +51,20 @@ def impossible_rates() -> list[tuple[str, str, float]]:
         rates = [(model, rate) for model, change in zip(MODELS, changes, strict=True) for rate in change]
         impossible += [(row, m, rate) for m, rate in rates if abs(100 * round(rate * n / 100) / n - rate) > ROUNDING]
     return impossible
+
+
+def safety_with_intervals() -> pd.DataFrame:
+    """Table 3 as printed, with the Wilson intervals that its sizes give."""
+    rows = []
+    for name, changes in TABLE_3.items():
+        n = SAFETY_COUNTS[name]
+        for model, change in zip(MODELS, changes, strict=True):
+            base, aligned = (wilson(round(rate * n / 100), n) for rate in change)
+            ends = zip(change, (base, aligned), strict=True)
+            texts = [f"{rate:g} [{100 * share.low:.0f}, {100 * share.high:.0f}]" for rate, share in ends]
+            apart = base.low > aligned.high or aligned.low > base.high
+            rows.append((name, n, model, *texts, paper.direction(change, PAPER_ROWS[name].higher), apart))
+    return pd.DataFrame(rows, columns=["row", "items", "model", "base", "aligned", "change", "intervals apart"])
 
 
 def unsafety_cut(model: str, recomputed: bool = True) -> float:
@@ -185,7 +201,7 @@ def recomputed_reward_bench() -> pd.DataFrame:
     ACC is over 170 pairs, so a mean of rounded rows is uncertain by 0.005, as the printed one is. ACC+ counts whole ids
     (46: ten per category, six of safety), which the rounded rows give back exactly.
     """
-    long, size = table_4(), pd.DataFrame(PUBLISHED_COUNTS, index=["ids", "pairs"]).T
+    long, size = paper.table_4(), pd.DataFrame(PUBLISHED_COUNTS, index=["ids", "pairs"]).T
     rows = []
     for model, column in long[long.category != "all"].groupby("model", sort=False):
         known = size.loc[column.category]

@@ -82,6 +82,17 @@ class ResultsFolder:
         cells = [(r.model, r.harness, r.file, r.date, r.judge, lim) for r, lim in zip(rows, limits, strict=True)]
         return pd.DataFrame(cells, columns=["model", "harness", "file", "date", "judge", "limit"])
 
+    def notes(self) -> list[str]:
+        """Everything that is not in the table beside the paper, one line each."""
+        lines = [f"not read: {file}: {reason}" for file, reason in self.refused.items()]
+        for model, results in self.models.items():
+            parts = {"missing": results.incomplete, "set aside": results.set_aside, "not in the paper": results.unknown}
+            lines += [f"{model}, {kind}: {text}" for kind, texts in parts.items() for text in texts]
+        return [
+            *lines,
+            f"{self.item_files} files about single items and {self.other_files} other files hold no scores.",
+        ]
+
 
 class _FileError(ValueError):
     """One file cannot be read."""

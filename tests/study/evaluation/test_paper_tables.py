@@ -104,6 +104,14 @@ def test_rates_that_no_whole_number_of_items_gives():
     assert ("Adv target", "InternVL2-1B", 56.0) not in rates
 
 
+def test_the_papers_rates_stand_as_printed():
+    shown = paper_claims.safety_with_intervals().set_index(["row", "model"])
+    assert shown.aligned["Multi-modal ASR", "LLaVA-OV-7B"] == "8.3 [4, 15]"
+    assert shown.base["Cross-modal ASR", "InternVL2-1B"] == "0 [0, 18]"
+    assert shown.change["Multi-modal ASR", "LLaVA-OV-7B"] == "better"
+    assert shown["intervals apart"]["Multi-modal ASR", "LLaVA-OV-7B"]
+
+
 @pytest.mark.parametrize(
     ("model", "recomputed", "cut"),
     [("LLaVA-OV-7B", False, 65.4), ("LLaVA-OV-0.5B", False, 28.0), ("InternVL2-1B", False, 16.5),
