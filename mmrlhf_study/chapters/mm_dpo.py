@@ -16,7 +16,7 @@ from mmrlhf_study.chapters.experiment import label
 from mmrlhf_study.chapters.reporting import Headline, shown
 from mmrlhf_study.evaluation import compare
 from mmrlhf_study.evaluation.held_out import AVERAGE
-from mmrlhf_study.evaluation.paper_dpo import FIGURE_12A
+from mmrlhf_study.evaluation.paper import FIGURE_12A
 
 QUOTE = "{} on average of four benchmarks, one run (Fig. 12a)"
 RELATION = {

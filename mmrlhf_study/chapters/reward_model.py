@@ -18,7 +18,7 @@ from mmrlhf_study.annotation.views import Records
 from mmrlhf_study.chapters.figures import GREY, PALETTE, colours, finish, legend, points, side_by_side
 from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.chapters.reporting import Headline, nested, shown
-from mmrlhf_study.evaluation import compare, paper_reward
+from mmrlhf_study.evaluation import compare, paper
 from mmrlhf_study.evaluation.reward_bench import ALL_CATEGORIES
 from mmrlhf_study.evaluation.reward_study import CHANCE
 
@@ -60,7 +60,7 @@ def in_words(overview: pd.DataFrame) -> pd.DataFrame:
 
 def beside_paper(overview: pd.DataFrame) -> pd.DataFrame:
     """ACC / ACC+ of the variants that the paper has too, beside the paper's own numbers."""
-    columns, printed = {}, paper_reward.table_4()
+    columns, printed = {}, paper.table_4()
     for arm, column in PAPER_COLUMNS.items():
         if arm in set(overview.arm):
             for source, rows in (
@@ -74,7 +74,7 @@ def beside_paper(overview: pd.DataFrame) -> pd.DataFrame:
 
 def paper_quote(arm: str) -> str:
     """The paper's overall numbers of a variant, for the front page."""
-    printed = paper_reward.table_4()
+    printed = paper.table_4()
     row = printed[(printed.model == PAPER_COLUMNS[arm]) & (printed.category == ALL_CATEGORIES)].iloc[0]
     return f"ACC {row.acc:.2f}, ACC+ {row.acc_plus:.2f} (Tab. 4)"
 
@@ -85,7 +85,7 @@ def predictions(compared: pd.DataFrame) -> pd.DataFrame:
     A prediction is confirmed where the verdict after Holm's correction has its direction, refuted where it has the
     other.
     """
-    overall = paper_reward.table_4().query("category == @ALL_CATEGORIES").set_index("model").acc
+    overall = paper.table_4().query("category == @ALL_CATEGORIES").set_index("model").acc
     rows = []
     for better, worse in PREDICTED:
         for row in compared[compared.arm.isin((better, worse)) & compared.against.isin((better, worse))].itertuples():

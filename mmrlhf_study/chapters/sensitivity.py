@@ -14,7 +14,7 @@ from mmrlhf_study.chapters import experiment
 from mmrlhf_study.chapters.reporting import ENDS, Headline, shown
 from mmrlhf_study.evaluation import compare, held_out
 from mmrlhf_study.evaluation.held_out import AVERAGE, Graded
-from mmrlhf_study.evaluation.paper_dpo import FIGURE_12B, FIGURE_12B_W
+from mmrlhf_study.evaluation.paper import FIGURE_12B, FIGURE_12B_W
 
 FOLDER = "data/sensitivity"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
+from statsmodels.stats.multitest import multipletests
 
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap, wilson
 
@@ -121,17 +122,12 @@ def _family(p: ArrayLike) -> np.ndarray:
 
 def holm(p: ArrayLike) -> np.ndarray:
     """p-values adjusted for the family they form: below α, the chance of any false one is at most α (Holm 1979)."""
-    found = _family(p)
-    order = np.argsort(found)
-    steps = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
-    adjusted = np.empty_like(found)
-    adjusted[order] = np.minimum(steps, 1)
-    return adjusted
+    return multipletests(_family(p), method="holm")[1]
 
 
 def benjamini_hochberg(p: ArrayLike) -> np.ndarray:
     """p-values adjusted for their family: below q, the expected share of false ones is at most q (1995)."""
-    return stats.false_discovery_control(_family(p))
+    return multipletests(_family(p), method="fdr_bh")[1]
 
 
 # ---------------------------------------------------------------- effect sizes

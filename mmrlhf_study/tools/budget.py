@@ -1,13 +1,15 @@
 """The compute budget of each profile, stage by stage: `python -m mmrlhf_study.tools.budget --machine 32x80GB`.
 
-Models, queries, arms, seeds, grid, batches and layout are what `params.yaml` says with the profile put over it. Prompt
-and response lengths, which no parameter states, are assumptions and are printed with the result.
+Models, queries, arms, seeds, grid, batches and layout come from `params.yaml` with the profile applied. No parameter
+states the lengths of prompts and responses: they are assumptions and are printed with the result.
 """
 
 import argparse
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 
+import pandas as pd
 import transformers as hf
 
 from mmrlhf_core.data import storage
@@ -15,8 +17,8 @@ from mmrlhf_core.models import policy
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
 from mmrlhf_study.pipeline.params import BaseModelsParams, Params
-from mmrlhf_study.tools import plan
-from mmrlhf_study.tools.plan import Geometry, Machine, QuerySize
+from mmrlhf_study.tools import planner
+from mmrlhf_study.tools.planner import Geometry, Machine, QuerySize
 
 
 def _onevision(width: int, layers: int, heads: int, mlp: int, vocabulary: int, tied: bool) -> hf.PreTrainedConfig:
@@ -153,25 +155,25 @@ def _train(
     name: str, layout: str, g: Geometry, zero: int, m: Machine, q: QuerySize, queries: float, batch: int, online: bool
 ) -> Stage:
     """Training that sees `queries` queries in all, one in a micro-batch on each GPU, `batch` in an optimizer step."""
-    flops = plan.step_flops(g, layout, q, reference=online)
-    seconds = queries / m.gpus * plan.step_seconds(g, m, flops, zero)
-    tokens = queries * plan.text_tokens(layout, q) * (2 if online else 1)
+    flops = planner.step_flops(g, layout, q, reference=online)
+    seconds = queries / m.gpus * planner.step_seconds(g, m, flops, zero)
+    tokens = queries * planner.text_tokens(layout, q) * (2 if online else 1)
     return Stage(name, layout, tokens, queries * flops, queries / batch, seconds)
 
 
 def _forward(name: str, layout: str, g: Geometry, m: Machine, q: QuerySize, queries: float) -> Stage:
     """One forward over `queries` queries: reference log-probabilities, or scores."""
-    flops = sum(plan.forward_flops(g, layout, q).values())
-    seconds = queries / m.gpus * plan.step_seconds(g, m, flops, 0, training=False)
-    return Stage(name, layout, queries * plan.text_tokens(layout, q), queries * flops, 0, seconds)
+    flops = sum(planner.forward_flops(g, layout, q).values())
+    seconds = queries / m.gpus * planner.step_seconds(g, m, flops, 0, training=False)
+    return Stage(name, layout, queries * planner.text_tokens(layout, q), queries * flops, 0, seconds)
 
 
 def _write(name: str, g: Geometry, m: Machine, q: QuerySize, texts: int, tokens: int, queries: float) -> Stage:
     """Sampling: one prefill of the prompt, then `texts` texts of `tokens` tokens written together."""
-    prefill = sum(plan.forward_flops(g, "tree", QuerySize(q.P, 1, 1, q.crops)).values())
+    prefill = sum(planner.forward_flops(g, "tree", QuerySize(q.P, 1, 1, q.crops)).values())
     written = texts * tokens
     flops = prefill + written * (g.flops["text"] + g.flops["head"])
-    each = plan.step_seconds(g, m, prefill, 0, training=False) + plan.decode_seconds(g, m, tokens, texts)
+    each = planner.step_seconds(g, m, prefill, 0, training=False) + planner.decode_seconds(g, m, tokens, texts)
     return Stage(name, "tree", queries * (q.P + written), queries * flops, 0, queries / m.gpus * each)
 
 
@@ -180,7 +182,7 @@ def stages(p: Profile, m: Machine, layout: str) -> list[Stage]:
 
     Per-pair training has its reference online. Self-improvement is counted for rounds of one.
     """
-    g, q, online = plan.geometry(p.config), p.query, layout == "per_pair"
+    g, q, online = planner.geometry(p.config), p.query, layout == "per_pair"
     r, o, own = p.p.reward_model, p.p.mm_dpo, p.p.self_improvement
     judged, sampled = replace(q, R=q.R + p.critique), replace(q, K=own.samples)
     learned = r.steps * r.batch * r.accumulation * len(r.arms) * len(r.seeds)
@@ -204,61 +206,50 @@ def stages(p: Profile, m: Machine, layout: str) -> list[Stage]:
 
 def _amount(value: float) -> str:
     """A number with a metric letter: 1.2 P, 340 G."""
-    for power, letter in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= power:
-            return f"{value / power:.3g} {letter}"
-    return f"{value:.3g}"
+    power = min(max(int(math.log10(max(value, 1)) // 3), 0), 7)
+    return f"{value / 1000**power:.3g} {' kMGTPEZ'[power]}".strip()
 
 
 def report(name: str, machine: Machine) -> str:
-    """The plan as text: assumptions, memory per GPU by part, then every stage, tree against per pair."""
+    """The budget as text: assumptions, memory per GPU by part, then every stage, tree and per pair."""
     p = profile(name)
-    g, q = plan.geometry(p.config), p.query
+    g, q, m = planner.geometry(p.config), p.query, machine
+    used = pd.DataFrame({layout: planner.memory(g, layout, q, p.stage, m.gpus) for layout in ("tree", "per_pair")})
+    used.loc["total"] = used.sum()
     lines = [
         f"profile {name}: {g.total / 1e9:.3g} B parameters, {p.queries} queries of P={q.P} R={q.R} K={q.K}, "
         f"{q.crops} crops, critiques of {p.critique} tokens (lengths are assumptions)",
-        f"machine: {machine.gpus} × {machine.memory:g} GiB, {machine.bandwidth:g} GB/s, {machine.peak:g} TFLOP/s at "
-        f"{machine.utilisation:.0%} utilisation (assumed), links {machine.link:g} GB/s, ZeRO-{p.stage}",
-        "",
-        f"{'GiB per GPU':<20}{'tree':>10}{'per pair':>10}",
+        f"machine: {m.gpus} × {m.memory:g} GiB, {m.bandwidth:g} GB/s, {m.peak:g} TFLOP/s at {m.utilisation:.0%} "
+        f"utilisation (assumed), links {m.link:g} GB/s, ZeRO-{p.stage}",
+        f"\nGiB per GPU\n{used.to_string(float_format='{:.3f}'.format)}",
     ]
-    used = {layout: plan.memory(g, layout, q, p.stage, machine.gpus) for layout in ("tree", "per_pair")}
-    lines += [f"{part:<20}{used['tree'][part]:>10.3f}{used['per_pair'][part]:>10.3f}" for part in used["tree"]]
-    totals = {layout: sum(parts.values()) for layout, parts in used.items()}
-    lines.append(f"{'total':<20}{totals['tree']:>10.3f}{totals['per_pair']:>10.3f}")
-    lines += [f"{layout} does not fit in {machine.memory:g} GiB" for layout, t in totals.items() if t > machine.memory]
-    lines += ["", f"{'stage':<18}{'layout':<10}{'tokens':>9}{'FLOPs':>9}{'steps/s':>9}{'GPU-hours':>11}"]
-    for layout in ("tree", "per_pair"):
-        rows = stages(p, machine, layout)
-        for row in rows:
-            speed = f"{row.steps_per_second:.3g}" if row.steps else ""
-            hours = row.seconds * machine.gpus / 3600
-            lines.append(
-                f"{row.name:<18}{row.layout:<10}{_amount(row.tokens):>9}{_amount(row.flops):>9}{speed:>9}{hours:>11.3g}"
-            )
-        hours = sum(row.seconds for row in rows) * machine.gpus / 3600
-        lines += [f"{'all':<18}{layout:<10}{'':>27}{hours:>11.3g}", ""]
+    lines += [f"{layout} does not fit in {m.memory:g} GiB" for layout in used if used[layout]["total"] > m.memory]
+    for layout in used:
+        rows = stages(p, m, layout)
+        table = pd.DataFrame({
+            "stage": [row.name for row in rows], "layout": [row.layout for row in rows],
+            "tokens": [_amount(row.tokens) for row in rows], "FLOPs": [_amount(row.flops) for row in rows],
+            "steps/s": [f"{row.steps_per_second:.3g}" if row.steps else "" for row in rows],
+            "GPU-hours": [row.seconds * m.gpus / 3600 for row in rows],
+        }).set_index("stage").rename_axis(None)  # fmt: skip
+        hours = table["GPU-hours"].sum()
+        lines.append(f"\n{table.to_string(float_format='{:.3g}'.format)}\nall {layout}: {hours:.3g} GPU-hours")
     return "\n".join(lines)
-
-
-def _machine(known: str, given: argparse.Namespace) -> Machine:
-    """A machine by name with the figures that were given put over it."""
-    names = ("gpus", "memory", "bandwidth", "peak", "link", "utilisation")
-    figures = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    return replace(MACHINES[known], **figures)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m mmrlhf_study.tools.budget", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", choices=sorted(DEFAULT_MACHINE), default="paper")
-    parser.add_argument("--machine", choices=sorted(MACHINES), help="a known machine; figures below go over it")
+    parser.add_argument("--machine", choices=sorted(MACHINES), help="a known machine; given figures replace its own")
     parser.add_argument("--gpus", type=int)
     for name, unit in (("memory", "GiB"), ("bandwidth", "GB/s"), ("peak", "TFLOP/s"), ("link", "GB/s")):
         parser.add_argument(f"--{name}", type=float, help=f"{unit} of one GPU")
     parser.add_argument("--utilisation", type=float, help="share of the peak that is reached")
-    given = parser.parse_args(arguments)
-    print(report(given.profile, _machine(given.machine or DEFAULT_MACHINE[given.profile], given)))
+    given = vars(parser.parse_args(arguments))
+    name = given.pop("profile")
+    machine = MACHINES[given.pop("machine") or DEFAULT_MACHINE[name]]
+    print(report(name, replace(machine, **{key: value for key, value in given.items() if value is not None})))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Print the exact calls that evaluate a checkpoint on the paper's benchmarks with the harnesses people use.
+"""Print the exact commands that evaluate a checkpoint on the paper's benchmarks with lmms-eval or VLMEvalKit.
 
 python -m mmrlhf_study.tools.harness --model models/policies/mm_dpo --benchmarks POPE MMStar
 python -m mmrlhf_study.tools.harness --model Qwen/Qwen2.5-VL-3B-Instruct --benchmarks all --harness VLMEvalKit
 
-Nothing is run: the harnesses have environments, data sets and judges of their own.
+Nothing is run: each harness has its own environment, data sets and judges.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
-from mmrlhf_study.tools.benchmarks import BENCHMARKS, HARNESSES, rows_of, tasks_of
+from mmrlhf_study.evaluation.paper import BENCHMARKS, HARNESSES, rows_of, tasks_of
 
 FORK = "https://github.com/yfzhang114/mmrlhf-eval"
 WRAPPERS = {  # what each harness calls a family of models, by `model_type` of config.json
@@ -36,10 +36,12 @@ def wrapper(model: str, harness: str) -> str:
     folder, known = policy.locate(model), WRAPPERS[harness]
     if not (folder / "config.json").is_file():
         raise policy.PolicyError(f"{folder} holds no config.json, so it is no checkpoint.")
-    found = storage.read_json(folder / "config.json").get("model_type", "")
-    if found not in known:
-        raise ValueError(f"{harness} has no wrapper that we know for models of type {found!r}; for {', '.join(known)}.")
-    return known[found]
+    kind = storage.read_json(folder / "config.json").get("model_type", "")
+    if kind not in known:
+        raise ValueError(
+            f"No wrapper of {harness} is known here for models of type {kind!r}; known are {', '.join(known)}."
+        )
+    return known[kind]
 
 
 def _named(model: str) -> str:
@@ -80,36 +82,31 @@ def kit_call(model: str, benchmarks: Sequence[str], output: str) -> str:
     return f"cat > config.json <<'END'\n{config}\nEND\n{run}"
 
 
-def missing(benchmarks: Sequence[str], harness: str) -> list[str]:
-    """Benchmarks that a harness does not have."""
-    return [name for name in benchmarks if not tasks_of(name, harness)]
-
-
 def forked(benchmarks: Sequence[str]) -> list[str]:
     """Benchmarks that only the authors' copy of lmms-eval has."""
-    return [n for n in benchmarks if any(r.fork for row in rows_of(n) for r in row.recipes.values())]
+    return [name for name in benchmarks if any(r.fork for row in rows_of(name) for r in row.recipes.values())]
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """Benchmarks by name, `all` for all; an unknown one is an error that lists the known ones."""
+    """Benchmarks by name, `all` for all; an unknown name is an error that lists the known ones."""
     known = {name.lower(): name for name in BENCHMARKS}
-    for name in names:
-        if name.lower() not in {*known, "all"}:
-            raise ValueError(f"No benchmark {name!r}. Give all, or some of {', '.join(BENCHMARKS)}.")
-    return (
-        list(BENCHMARKS) if "all" in map(str.lower, names) else [known[name.lower()] for name in dict.fromkeys(names)]
-    )
+    lower = list(dict.fromkeys(name.lower() for name in names))
+    if unknown := [name for name in names if name.lower() not in {*known, "all"}]:
+        raise ValueError(f"No benchmark {unknown[0]!r}. Give all, or some of {', '.join(BENCHMARKS)}.")
+    return list(BENCHMARKS) if "all" in lower else [known[name] for name in lower]
 
 
 def calls(model: str, names: Sequence[str], harness: str, output: str) -> str:
-    """What to type, with a comment for what the harness cannot run."""
+    """The command to type, with comments for what the harness cannot run."""
     wanted = chosen(names)
     able = [name for name in wanted if tasks_of(name, harness)]
-    lines = [f"# {harness} does not have: {', '.join(missing(wanted, harness))}"] if len(able) < len(wanted) else []
+    lines = []
+    if missing := [name for name in wanted if name not in able]:
+        lines.append(f"# {harness} does not have: {', '.join(missing)}")
     if harness == HARNESSES[0] and forked(able):
         lines.append(f"# {', '.join(forked(able))}: only in the authors' copy of lmms-eval, {FORK}")
     if able and policy.locate(model) == storage.path(model):
-        lines.append(f"# {model} is seen from the project folder")
+        lines.append(f"# {model} is a path relative to the project folder")
     if able:
         lines.append((lmms_call if harness == HARNESSES[0] else kit_call)(model, able, output))
     return "\n".join(lines)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from mmrlhf_study.chapters import mm_dpo
-from mmrlhf_study.evaluation import paper_dpo
+from mmrlhf_study.evaluation import paper
 
 
 def averages(**values):
@@ -74,9 +74,9 @@ def test_headlines_stand_beside_the_paper_and_name_their_world():
 
 
 def test_figure_5_is_the_papers_curve():
-    figure = mm_dpo.scaling_figure(paper_dpo.CURVES)
+    figure = mm_dpo.scaling_figure(paper.CURVES)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert set(lines) == {f"k = {k:g}" for k in paper_dpo.CURVES}
-    for k in paper_dpo.CURVES:
+    assert set(lines) == {f"k = {k:g}" for k in paper.CURVES}
+    for k in paper.CURVES:
         delta, drawn = lines[f"k = {k:g}"].get_data()
         np.testing.assert_allclose(drawn, 1 - np.exp(-k * np.asarray(delta)), atol=1e-12)

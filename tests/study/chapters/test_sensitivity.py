@@ -7,7 +7,7 @@ from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import sensitivity
 from mmrlhf_study.chapters.sensitivity import Cell
-from mmrlhf_study.evaluation import paper_dpo
+from mmrlhf_study.evaluation import paper
 from mmrlhf_study.evaluation.held_out import Graded
 
 CELLS = [Cell(w, k) for w in (0.0, 0.5) for k in (0.25, 1.0)]
@@ -92,6 +92,6 @@ def test_beta_of_a_cell_over_the_training_pairs(project):
 
 
 def test_the_papers_figures_are_there():
-    assert {row[0] for row in paper_dpo.FIGURE_12B.values()} == {paper_dpo.FIGURE_12A["dpo"]}
-    assert paper_dpo.FIGURE_12B[0.5][2] == paper_dpo.FIGURE_12A["mm_dpo"]
-    assert all(len(row) == len(paper_dpo.FIGURE_12B_W) for row in paper_dpo.FIGURE_12B.values())
+    assert {row[0] for row in paper.FIGURE_12B.values()} == {paper.FIGURE_12A["dpo"]}
+    assert paper.FIGURE_12B[0.5][2] == paper.FIGURE_12A["mm_dpo"]
+    assert all(len(row) == len(paper.FIGURE_12B_W) for row in paper.FIGURE_12B.values())

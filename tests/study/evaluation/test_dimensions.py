@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from mmrlhf_study.evaluation.paper import PAPER_ROWS, TEN_DIMENSIONS
 from mmrlhf_study.miniworld import benches, claims, questions, scenes, truth
 from mmrlhf_study.miniworld.scenes import Fact
-from mmrlhf_study.tools.benchmarks import PAPER_ROWS, TEN_DIMENSIONS
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from tiny_project import ROOT
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Response
 from mmrlhf_core.models import policy
-from mmrlhf_study.chapters import cards, comparison_plots, findings
-from mmrlhf_study.evaluation import answers, comparison
-from mmrlhf_study.evaluation.answers import AnswerDecoding, AskedItem, PolicyAnswers
+from mmrlhf_study.chapters import evaluation
+from mmrlhf_study.evaluation import bench_tables, compare, policy_answers
+from mmrlhf_study.evaluation.policy_answers import AnswerDecoding, AskedItem, PolicyAnswers
 from mmrlhf_study.miniworld import benches, curriculum, miniature, safety, truth
 from mmrlhf_study.pipeline import params
 
@@ -43,16 +43,16 @@ def test_checkpoints_are_found_in_order_and_missing_folders_named(project):
         storage.write_json(f"{name}/config.json", {})
     storage.write_json("models/self/x/checkpoint.json", {"checkpoint": "models/base"})
     (project / "models/self/notes").mkdir()
-    found, missing = answers.policies(("models/base", "models/policies", "models/self", "models/none"))
+    found, missing = policy_answers.policies(("models/base", "models/policies", "models/self", "models/none"))
     assert found == {
         "base": "models/base", "policies/a": "models/policies/a", "policies/b": "models/policies/b",
         "self/x": "models/self/x",
     }  # fmt: skip
     assert missing == ["models/none"]
-    found, _ = answers.policies(("models/base", "models/policies/b", "models/policies"))
+    found, _ = policy_answers.policies(("models/base", "models/policies/b", "models/policies"))
     assert list(found) == ["base", "policies/b", "policies/a"]  # named ones keep their place
     with pytest.raises(ValueError, match=r"No checkpoint in models/none"):
-        answers.policies(("models/none",))
+        policy_answers.policies(("models/none",))
 
 
 def test_answers_and_settings_are_written_beside_each_other(project, items):
@@ -60,9 +60,9 @@ def test_answers_and_settings_are_written_beside_each_other(project, items):
     policy.save("models/base", small)
     policy.refer("models/other", "models/base")
     some, how = items[:6] + items[-2:], AnswerDecoding(max_new_tokens=4, frames=2, seed=5)
-    made = answers.answer({"base": "models/base", "other": "models/other"}, some, how, "data/evaluation")
+    made = policy_answers.answer({"base": "models/base", "other": "models/other"}, some, how, "data/evaluation")
     assert made.texts["base"] == made.texts["other"]  # the same weights, greedily
-    assert answers.untrained({"base": "models/base", "other": "models/other"}) == ["other"]
+    assert policy_answers.untrained({"base": "models/base", "other": "models/other"}) == ["other"]
     written = records.read("data/evaluation/answers.parquet", Response)
     assert [(r.query, r.responder, r.text) for r in written] == [
         (item.id, name, text) for name, texts in made.texts.items() for item, text in zip(some, texts, strict=True)
@@ -82,7 +82,7 @@ def test_answers_and_settings_are_written_beside_each_other(project, items):
 
 
 def test_the_reference_has_no_verdict_and_the_others_theirs(made):
-    found = comparison.table(made, (*BENCHES, *safety.CONTROLS), draws=50)
+    found = bench_tables.table(made, (*BENCHES, *safety.CONTROLS), draws=50)
     assert set(found[found.policy == "base"].verdict) == {""}
     assert (found[found.policy == "base"].gain == 0).all()
     told = found[found.policy == "telling"].set_index("bench")
@@ -95,7 +95,7 @@ def test_the_reference_has_no_verdict_and_the_others_theirs(made):
     assert (found.low <= found.value).all()
     assert (found.value <= found.high).all()
     assert (found.p_bh.dropna() <= found.p_holm.dropna()).all()
-    assert list(comparison.verdicts(found).columns) == ["worse", "better", "not shown"]
+    assert list(bench_tables.verdicts(found).columns) == ["worse", "better", compare.OPEN]
 
 
 def test_eight_of_eight_losses_are_shown_and_four_of_four_are_not():
@@ -103,20 +103,20 @@ def test_eight_of_eight_losses_are_shown_and_four_of_four_are_not():
     right = tuple(item.question.answer for item in items)
     bench = next(bench for bench in benches.BENCHES if bench.name == "counts")
     made = PolicyAnswers(items, {"a": right, "b": ("",) * len(items)}, {}, {})
-    row = comparison.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
+    row = bench_tables.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
     assert (row.p, row.verdict) == (2 / 2**8, "worse")  # exact McNemar: eight coins on one side, twice
     few = tuple(item for item in items if item.set == "counts")[:4]
     made = PolicyAnswers(few, {"a": tuple(i.question.answer for i in few), "b": ("",) * 4}, {}, {})
-    row = comparison.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
-    assert (row.p, row.gain, row.verdict) == (0.125, -100, "not shown")
+    row = bench_tables.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
+    assert (row.p, row.gain, row.verdict) == (0.125, -100, compare.OPEN)
     assert np.isnan(row.d_z)  # all differences are the same
     made = PolicyAnswers(few, {"a": made.texts["a"], "b": (*made.texts["a"][:3], "")}, {}, {})
-    row = comparison.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
+    row = bench_tables.table(made, [bench], draws=50).query("policy == 'b'").iloc[0]
     assert row.d_z == pytest.approx(-0.5)  # differences 0, 0, 0, −1: mean −1/4, deviation 1/2
 
 
 def test_dimensions_are_the_means_of_their_benches(made):
-    dims = comparison.dimensions(made, BENCHES, draws=50).set_index(["dimension", "policy"])
+    dims = bench_tables.dimensions(made, BENCHES, draws=50).set_index(["dimension", "policy"])
     assert dims.value["math", "base"] == dims.value["general", "base"] == 100
     assert dims.value["math", "silent"] == 0
     assert dims.gain["math", "silent"] == -100
@@ -130,76 +130,68 @@ def test_a_bench_of_one_scene_is_left_out_of_draws_without_it(made):
     first = next(item for item in made.items if item.set == "chart values")
     some = tuple(item for item in made.items if item is first or item.set != "chart values")
     right = PolicyAnswers(some, {"base": tuple(item.question.answer for item in some)}, {}, {})
-    row = comparison.dimensions(right, BENCHES, draws=50).set_index("dimension").loc["chart"]
+    row = bench_tables.dimensions(right, BENCHES, draws=50).set_index("dimension").loc["chart"]
     assert (row.low, row.value, row.high) == (100, 100, 100)
 
 
 def test_tables_to_read(made):
-    found = comparison.table(made, (*BENCHES, *safety.CONTROLS), draws=50)
-    shown = comparison.beside_paper(found)
+    found = bench_tables.table(made, (*BENCHES, *safety.CONTROLS), draws=50)
+    shown = bench_tables.beside_paper(found)
     assert shown.loc["counts"]["stands for"].item() == "MathVista format"
     assert shown.index[0][1] == "relaxed accuracy (%, higher, 4 items)"
     assert shown.loc["harmless, refused"]["paper: LLaVA-OV-7B"].item() == ""
     assert shown.loc["cross-modal, told"]["paper: LLaVA-OV-7B"].item() == "16.7 → 0"
-    worst = comparison.largest(found, better=False, most=3)
+    worst = bench_tables.largest(found, better=False, most=3)
     assert (worst.gain == -100).all()
     assert worst.policy.value_counts().to_dict() == {"silent": 3, "telling": 3}
-    assert comparison.largest(found, better=True).empty
-    averages = comparison.averages(found)
+    assert bench_tables.largest(found, better=True).empty
+    averages = bench_tables.averages(found)
     assert list(averages.index) == ["base", "silent", "telling"]
     assert averages.unsafety["base"] < averages.unsafety["telling"]
-    sizes = comparison.what_sizes_show({"few": 18, "many": 600}).set_index("bench")
-    least = sizes["smallest difference found, points"]
-    assert 40 < least["few"] < 50
-    assert least["many"] < 10
-
-
-def test_the_papers_rates_stand_as_printed():
-    shown = comparison.paper_safety().set_index(["row", "model"])
-    assert shown.aligned["Multi-modal ASR", "LLaVA-OV-7B"] == "8.3 [4, 15]"
-    assert shown.base["Cross-modal ASR", "InternVL2-1B"] == "0 [0, 18]"
 
 
 def test_a_bench_without_items_is_an_error(made):
     with pytest.raises(ValueError, match="No item belongs to 'counts'"):
-        comparison.columns(PolicyAnswers(made.items[:1], {"base": ("",)}, {}, {}), benches.BENCHES[9], "base")
+        bench_tables.columns(PolicyAnswers(made.items[:1], {"base": ("",)}, {}, {}), benches.BENCHES[9], "base")
 
 
 def test_costs_take_training_from_beside_the_checkpoint(project, made):
     for name in ("base", "silent", "telling"):
         storage.write_json(f"models/{name}/config.json", {})
     storage.write_json("models/silent/training.json", {"passes": 1000})
-    dims = comparison.dimensions(made, BENCHES, draws=50)
-    spent = comparison.costs(made, {name: f"models/{name}" for name in made.texts}, dims, 50, 0).set_index("policy")
+    dims = bench_tables.dimensions(made, BENCHES, draws=50)
+    spent = bench_tables.costs(made, {name: f"models/{name}" for name in made.texts}, dims, 50, 0).set_index("policy")
     assert spent.training_passes["silent"] == 1000
     assert spent.training_passes.isna().to_dict() == {"base": True, "silent": False, "telling": True}
     assert spent.tokens["silent"] == 1
-    assert comparison.milliseconds(made)["base"] == pytest.approx(2000 / len(made.items))
 
 
 def test_figures_and_sentences_hold_for_any_number_of_policies(made, project):
     storage.write_json("models/base/config.json", {})
     for names in (("base",), tuple(made.texts)):
         some = PolicyAnswers(made.items, {n: made.texts[n] for n in names}, {n: made.tokens[n] for n in names}, {})
-        found = comparison.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
-        dims = comparison.dimensions(some, BENCHES, draws=20)
-        averages = comparison.averages(found)
-        spent = comparison.costs(some, dict.fromkeys(names, "models/base"), dims, 20, 0)
-        for figure in (comparison_plots.gains(found), comparison_plots.overview(dims), comparison_plots.safety(found),
-                       comparison_plots.dimensions(dims), comparison_plots.cost(spent)):  # fmt: skip
+        found = bench_tables.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
+        dims = bench_tables.dimensions(some, BENCHES, draws=20)
+        averages = bench_tables.averages(found)
+        spent = bench_tables.costs(some, dict.fromkeys(names, "models/base"), dims, 20, 0)
+        for figure in (evaluation.gains_figure(found), evaluation.overview_figure(dims), evaluation.cost_figure(spent),
+                       evaluation.safety_figure(found), evaluation.dimensions_figure(dims)):  # fmt: skip
             figure.clear()
-        said = findings.sentences(found, dims, averages, spent)
+        said = evaluation.sentences(found, dims, averages, spent)
         assert all(any(sentence.startswith(name) for sentence in said) for name in names)
-        heads = findings.headlines(found, dims)
+        legend = evaluation.cost_figure(spent).axes[0].get_legend_handles_labels()[0]
+        looks = {(bars.lines[0].get_color(), bars.lines[0].get_marker()) for bars in legend}
+        assert len(looks) == len(names)
+        heads = evaluation.headlines(found, dims)
         assert len({head.label for head in heads}) == len(heads) == 1 + 3 * (len(names) - 1)
         assert not any(head.paper for head in heads)
         pope = {name: benches.pope_table(texts, some.items) for name, texts in some.texts.items()}
-        storage.write_json("metrics.json", findings.metrics(found, dims, averages, pope, len(some.items)))
+        storage.write_json("metrics.json", evaluation.metrics(found, dims, averages, pope, len(some.items)))
 
 
 def test_the_overview_has_every_policy_from_the_most_gained_to_the_least(made):
-    dims = comparison.dimensions(made, BENCHES, draws=50)
-    axis = comparison_plots.overview(dims).axes[0]
+    dims = bench_tables.dimensions(made, BENCHES, draws=50)
+    axis = evaluation.overview_figure(dims).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["telling", "silent"]
     texts = np.array([(text.get_text(), text.get_weight()) for text in axis.texts]).reshape(2, 11, 2)
     columns = list(dict.fromkeys(dims.dimension))
@@ -213,8 +205,8 @@ def test_the_overview_has_every_policy_from_the_most_gained_to_the_least(made):
 def test_the_papers_numbers_stand_beside_mm_dpo_only(made):
     texts = {"base": made.texts["base"], "policies/mm_dpo": made.texts["telling"], "self/own": made.texts["silent"]}
     some = PolicyAnswers(made.items, texts, {}, {})
-    found = comparison.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
-    heads = findings.headlines(found, comparison.dimensions(some, BENCHES, draws=20))
+    found = bench_tables.table(some, (*BENCHES, *safety.CONTROLS), draws=20)
+    heads = evaluation.headlines(found, bench_tables.dimensions(some, BENCHES, draws=20))
     assert [head.label for head in heads if head.paper] == [
         f"policies/mm_dpo: gain, {about}, points" for about in ("all benches", "safety", "conversation")
     ]
@@ -223,44 +215,31 @@ def test_the_papers_numbers_stand_beside_mm_dpo_only(made):
     assert vain.value == 0
 
 
-def test_no_difference_shown_is_not_said_to_be_none(made):
-    found = comparison.table(made, (*BENCHES, *safety.CONTROLS), draws=20)
-    dims = comparison.dimensions(made, BENCHES, draws=20)
-    said = findings._of_policy("telling", found, dims)[0]
-    assert f"of {len(BENCHES)} benches (and 3 controls)" in said
-    assert "no difference could be shown; over the 31 benches" in said
-
-
 def test_against_itself_the_first_policy_wins_half(made):
-    row = comparison.table(made, BENCHES, draws=20).set_index(["bench", "policy"]).loc["descriptions against base"]
+    row = bench_tables.table(made, BENCHES, draws=20).set_index(["bench", "policy"]).loc["descriptions against base"]
     assert tuple(row.loc["base", ["value", "low", "high"]]) == (50, 50, 50)
     assert row.value["silent"] - 50 == row.gain["silent"] < 0
-
-
-def test_ten_policies_look_different():
-    looks = {(comparison_plots.COLOURS[n % 10], comparison_plots._mark(n)) for n in range(40)}
-    assert len(looks) == 40
 
 
 def test_cards_show_what_changed_and_escape_it(made, items):
     texts = {**made.texts, "wild": tuple("<b>so</b> the answer is 99 ." for _ in items)}
     wild = PolicyAnswers(made.items, texts, {}, {})
-    worse = cards.cases(wild, BENCHES, "wild", worse=True)
+    worse = evaluation.cases(wild, BENCHES, "wild", worse=True)
     assert all(case.worth_after < case.worth_before for case in worse)
-    assert cards.cases(wild, BENCHES, "wild", worse=False) == []
-    found = comparison.table(wild, BENCHES, draws=20)
-    ordered = cards.by_gain(found, BENCHES, "wild", worse=True)
+    assert evaluation.cases(wild, BENCHES, "wild", worse=False) == []
+    found = bench_tables.table(wild, BENCHES, draws=20)
+    ordered = evaluation.by_gain(found, BENCHES, "wild", worse=True)
     gain = found[found.policy == "wild"].set_index("bench").gain
     assert gain[ordered[0].name] == gain.min()
-    assert gain[cards.by_gain(found, BENCHES, "wild", worse=False)[0].name] == gain.max()
-    some = cards.one_per_bench(worse, ordered, 4)
+    assert gain[evaluation.by_gain(found, BENCHES, "wild", worse=False)[0].name] == gain.max()
+    some = evaluation.one_per_bench(worse, ordered, 4)
     assert [case.bench for case in some] == [b.name for b in ordered if b.name in {case.bench for case in worse}][:4]
     assert len({case.bench for case in some}) == len(some) == 4
-    page = cards.page(some, "base")
+    page = evaluation.page(some, "base")
     assert "<b>so</b>" not in page
     assert "&lt;b&gt;so&lt;/b&gt;" in page
     assert page.count("<img ") >= 4
-    assert "No such item" in cards.page([], "base")
+    assert "No such item" in evaluation.page([], "base")
 
 
 # what the stage says it needs

@@ -7,7 +7,6 @@ import pytest
 
 from mmrlhf_core.data import storage
 from mmrlhf_study.tools import harness
-from mmrlhf_study.tools.benchmarks import BENCHMARKS
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +22,7 @@ def test_the_call_of_lmms_eval():
     assert given["--model_args"] == "pretrained=models/base"
     assert given["--tasks"] == "pope_adv,pope_pop,pope_random,mmstar"
     assert words[-2:] == ["--output_path", "out"]
-    assert "# models/base is seen from the project folder" in text
+    assert "project folder" in text
 
 
 def test_the_call_of_vlmevalkit_is_a_configuration_and_a_run():
@@ -39,9 +38,8 @@ def test_the_call_of_vlmevalkit_is_a_configuration_and_a_run():
 
 def test_what_only_the_authors_copy_has_is_said():
     text = harness.calls("models/base", ["all"], "lmms-eval", "out")
-    assert "MMHal-Bench, Object-Hal, MM-RLHF-SafetyBench: only in the authors' copy" in text
+    assert text.startswith("# MMHal-Bench, Object-Hal, MM-RLHF-SafetyBench: ")
     assert "does not have" not in text
-    assert harness.missing(BENCHMARKS, "lmms-eval") == []
     nothing = harness.calls("models/base", ["WebSRC"], "VLMEvalKit", "out")
     assert nothing == "# VLMEvalKit does not have: WebSRC"
 
@@ -56,16 +54,18 @@ def test_the_command_and_its_errors(capsys):
     assert "--tasks mmstar" in capsys.readouterr().out
     assert harness.chosen(["ALL", "MMStar"]) == harness.chosen(["all"])
     assert harness.main(["--model", "models/base", "--benchmarks", "MMMStar"]) == 2
-    assert "No benchmark 'MMMStar'. Give all, or some of LLaVA-In-The-Wild" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'MMMStar'" in said
+    assert "LLaVA-In-The-Wild" in said
     storage.write_json("models/base/config.json", {"model_type": "gpt2"})
     assert harness.main(["--model", "models/base"]) == 2
-    assert "no wrapper that we know for models of type 'gpt2'" in capsys.readouterr().err
+    assert "'gpt2'" in capsys.readouterr().err
     assert harness.main(["--model", "models/none"]) == 2
-    assert "neither a folder" in capsys.readouterr().err
+    assert "models/none" in capsys.readouterr().err
 
 
 def test_internvl_has_a_wrapper_in_one_harness_only():
     storage.write_json("models/base/config.json", {"model_type": "internvl"})
     assert "--model internvl_hf" in harness.calls("models/base", ["MMStar"], "lmms-eval", "out")
-    with pytest.raises(ValueError, match="VLMEvalKit has no wrapper"):
+    with pytest.raises(ValueError, match=r"VLMEvalKit.*internvl"):
         harness.calls("models/base", ["MMStar"], "VLMEvalKit", "out")

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmrlhf_core.models import policy
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.tools import budget, plan
-from mmrlhf_study.tools.plan import Machine, QuerySize
+from mmrlhf_study.tools import budget, planner
+from mmrlhf_study.tools.planner import Machine, QuerySize
 
 LAYOUTS = ("tree", "per_pair")
 
@@ -29,7 +29,7 @@ LAYOUTS = ("tree", "per_pair")
     ],
 )
 def test_tokens_by_hand(query, expected):
-    assert [plan.text_tokens(layout, query) for layout in plan.SEQUENCE_LAYOUTS] == expected
+    assert [planner.text_tokens(layout, query) for layout in planner.SEQUENCE_LAYOUTS] == expected
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(2, 6))
@@ -39,16 +39,16 @@ def test_attended_positions_are_the_mask_added_up(P, R, K):
     causal = torch.ones(len(branch), len(branch), dtype=torch.bool).tril()
     tree = causal & ((branch[None] == branch[:, None]) | (branch[None] == -1))
     q = QuerySize(P=P, R=R, K=K)
-    assert plan.attended("tree", q) == tree.sum()
-    assert plan.attended("once", q) == K * torch.ones(P + R, P + R).tril().sum()
-    assert plan.attended("tree", q, dense=True) == (P + K * R) ** 2
+    assert planner.attended("tree", q) == tree.sum()
+    assert planner.attended("once", q) == K * torch.ones(P + R, P + R).tril().sum()
+    assert planner.attended("tree", q, dense=True) == (P + K * R) ** 2
 
 
 @pytest.fixture(scope="module", params=["llava_onevision", "internvl"])
 def small(request):
     processor = miniature.build_processor(request.param, ["red"])
     model = miniature.build_model(request.param, processor)
-    return model, processor, plan.geometry(model.config)
+    return model, processor, planner.geometry(model.config)
 
 
 def test_parameters_are_all_of_them(small):
@@ -82,7 +82,7 @@ def test_flops_of_a_plain_sequence_are_the_counted_ones(small):
         logits = model(**batch, logits_to_keep=8).logits[:, :-1]
     forward = counter.get_total_flops()
     # the stock call keeps one position more than the responses have tokens
-    expected = plan.forward_flops(g, "once", q, dense=True)
+    expected = planner.forward_flops(g, "once", q, dense=True)
     expected["head"] += 2 * g.width * g.vocabulary
     assert forward == pytest.approx(sum(expected.values()), rel=1e-9)
     with FlopCounterMode(display=False) as counter:
@@ -94,33 +94,33 @@ def test_flops_of_a_plain_sequence_are_the_counted_ones(small):
 
 def test_step_ratios_of_the_cost_model():
     # design figures for 7 B with checkpointing: per pair with online reference : once : tree
-    g = plan.geometry(budget.profile("paper").config)
+    g = planner.geometry(budget.profile("paper").config)
     assert 7.9e9 < g.total < 8.1e9
     for query, expected in ((QuerySize(1500, 200, 4, 2), (11.5, 2.9)), (QuerySize(7000, 200, 5, 10), (23.5, 4.4))):
-        tree = plan.step_flops(g, "tree", query)
-        per_pair = plan.step_flops(g, "per_pair", query, reference=True) / tree
-        once = plan.step_flops(g, "once", query) / tree
+        tree = planner.step_flops(g, "tree", query)
+        per_pair = planner.step_flops(g, "per_pair", query, reference=True) / tree
+        once = planner.step_flops(g, "once", query) / tree
         assert (per_pair, once) == pytest.approx(expected, rel=0.01)
 
 
 def test_zero_stages_split_what_they_name():
-    g, q = plan.geometry(budget.profile("single_gpu").config), QuerySize(3000, 200, 4)
-    one, two, three = (plan.memory(g, "tree", q, stage, 8) for stage in (1, 2, 3))
+    g, q = planner.geometry(budget.profile("single_gpu").config), QuerySize(3000, 200, 4)
+    one, two, three = (planner.memory(g, "tree", q, stage, 8) for stage in (1, 2, 3))
     assert one["weights"] == two["weights"] == 8 * three["weights"]
     assert one["gradients"] == 8 * two["gradients"]
-    assert one["optimizer"] == two["optimizer"] == plan.memory(g, "tree", q, 0, 8)["optimizer"] / 8
-    assert one["reference"] == 0 < plan.memory(g, "per_pair", q, 1, 8)["reference"]
+    assert one["optimizer"] == two["optimizer"] == planner.memory(g, "tree", q, 0, 8)["optimizer"] / 8
+    assert one["reference"] == 0 < planner.memory(g, "per_pair", q, 1, 8)["reference"]
     # bf16 weights, two bytes each
     assert one["weights"] == pytest.approx(2 * g.total / 2**30)
 
 
 def test_time_is_the_slowest_of_arithmetic_weights_and_links():
-    g = plan.geometry(budget.profile("paper").config)
+    g = planner.geometry(budget.profile("paper").config)
     slow_links = Machine(gpus=2, memory=80, bandwidth=1e9, peak=1e9, link=1)
     # ZeRO-3 moves three times half of 2 bytes × parameters at 1 GB/s
-    assert plan.step_seconds(g, slow_links, 1e15, 3) == pytest.approx(3 * 2 * g.total / 2 / 1e9)
+    assert planner.step_seconds(g, slow_links, 1e15, 3) == pytest.approx(3 * 2 * g.total / 2 / 1e9)
     arithmetic = Machine(gpus=2, memory=80, bandwidth=1e9, peak=100, link=1e9, utilisation=0.5)
-    assert plan.step_seconds(g, arithmetic, 1e15, 3) == pytest.approx(20.0)
+    assert planner.step_seconds(g, arithmetic, 1e15, 3) == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "mini", "single_gpu", "paper"])
@@ -136,8 +136,8 @@ def test_every_profile_has_a_report(profile):
 def test_amounts_are_those_of_the_parameters(project):
     paper, mini, smoke = (budget.profile(name) for name in ("paper", "mini", "smoke"))
     assert paper.queries == 29_997, "the paper's number"
-    assert 7.9e9 < plan.geometry(paper.config).total < 8.1e9
-    assert 0.8e9 < plan.geometry(budget.profile("single_gpu").config).total < 1e9
+    assert 7.9e9 < planner.geometry(paper.config).total < 8.1e9
+    assert 0.8e9 < planner.geometry(budget.profile("single_gpu").config).total < 1e9
     assert budget.parameters("smoke").annotation.max_new_tokens >= smoke.query.R
     file = project / "params.yaml"
     content = params.load_yaml(file)
@@ -166,7 +166,7 @@ def test_a_plan_needs_the_default_under_another_profile(project):
 
 def test_the_geometry_is_that_of_the_model_that_is_made(project):
     made = miniature.create("llava_onevision", curriculum.words(), recipes.size(96, 2), seed=0)
-    assert plan.geometry(budget.profile("smoke").config).total == policy.parameters(made)
+    assert planner.geometry(budget.profile("smoke").config).total == policy.parameters(made)
 
 
 def test_bad_machines_are_refused():
@@ -175,7 +175,7 @@ def test_bad_machines_are_refused():
     with pytest.raises(ValueError, match="at most 1"):
         Machine(gpus=1, memory=80, bandwidth=1, peak=1, link=1, utilisation=40)
     with pytest.raises(ValueError, match="not 'qwen2'"):
-        plan.geometry(hf.Qwen2Config())
+        planner.geometry(hf.Qwen2Config())
 
 
 def test_the_plan_is_printed_for_a_machine(capsys, monkeypatch):

@@ -1,7 +1,7 @@
-"""Every policy answers the same items with the same decoding; answers and settings are kept beside each other.
+"""Every policy answers the same items with the same decoding; answers and settings are written side by side.
 
-`<folder>/items.parquet`, `<folder>/answers.parquet`, and `<folder>/settings.json`, without which no number means much:
-decoding, seed, and of each policy the weights' hash, the hash of its chat template and the size it sees pictures in.
+`items.parquet`, `answers.parquet` and `settings.json`: the decoding, the seed, and for each policy the hash of its
+weights, the hash of its chat template and the size of the pictures it sees. Scores have no meaning without these.
 """
 
 import time
@@ -62,28 +62,28 @@ class PolicyAnswers:
 
 
 def policies(folders: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The checkpoints in some folders by name, in order, and those folders that are not there.
+    """The checkpoints in some folders by name, in order, and those folders that do not exist.
 
     A folder is a checkpoint itself, or holds some; a name is the path behind `models/`.
     """
-    found, missing = {}, []
+    checkpoints, missing = {}, []
     for folder in folders:
         place = storage.path(folder)
         inside = [place] if _is_checkpoint(place) else sorted(filter(_is_checkpoint, place.glob("*")))
         if not inside:
             missing.append(folder)
-        for one in inside:
-            name = folder if one == place else f"{folder}/{one.name}"
-            found[name.removeprefix("models/")] = name
-    if not found:
+        for checkpoint in inside:
+            name = folder if checkpoint == place else f"{folder}/{checkpoint.name}"
+            checkpoints[name.removeprefix("models/")] = name
+    if not checkpoints:
         raise ValueError(
             f"No checkpoint in {', '.join(folders) or 'no folder'}. Give folders with config.json in them."
         )
-    return found, missing
+    return checkpoints, missing
 
 
 def untrained(checkpoints: Mapping[str, str]) -> list[str]:
-    """Those after the first that are a mere reference to it: nothing was trained, so there is nothing to compare."""
+    """Policies after the first that only refer to the first one: nothing was trained, so nothing can be compared."""
     first, *others = checkpoints
     return [name for name in others if policy.locate(checkpoints[name]) == policy.locate(checkpoints[first])]
 
@@ -93,7 +93,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _facts(name: str, loaded: Policy) -> dict[str, Any]:
-    """What a policy's answers depend on beside the decoding."""
+    """What the answers of a policy depend on, apart from the decoding."""
     template = loaded.processor.chat_template or loaded.processor.tokenizer.chat_template or ""
     size = loaded.processor.image_processor.size
     return {
@@ -110,26 +110,21 @@ def answer(
     checkpoints: Mapping[str, str], items: Sequence[BenchItem], how: AnswerDecoding, folder: str, batch: int = 64
 ) -> PolicyAnswers:
     """Have every checkpoint answer every item, one after the other, and write items, answers and settings."""
-    asked, names = [item.prompt(how.frames) for item in items], [item.id for item in items]
+    questions, names = [item.prompt(how.frames) for item in items], [item.id for item in items]
     texts, tokens, seconds, facts = {}, {}, {}, {}
-    sampled = {
-        "temperature": how.temperature,
-        "top_p": how.top_p,
-        "max_new_tokens": how.max_new_tokens,
-        "seed": how.seed,
-    }
+    sampled = {key: value for key, value in asdict(how).items() if key != "frames"}
     for name, checkpoint in checkpoints.items():
         loaded = policy.load(checkpoint)
         facts[name], clock = _facts(checkpoint, loaded), time.monotonic()
-        told = generate.sample(loaded, asked, names, 1, batch=batch, desc=name, **sampled)
+        answers = generate.sample(loaded, questions, names, 1, batch=batch, desc=name, **sampled)
         seconds[name] = time.monotonic() - clock
-        texts[name] = tuple(text for (text,) in told)
+        texts[name] = tuple(text for (text,) in answers)
         tokens[name] = tuple(len(prompts.answer_ids(loaded.processor, text)) for text in texts[name])
-    made = PolicyAnswers(tuple(items), texts, tokens, seconds)
+    given = PolicyAnswers(tuple(items), texts, tokens, seconds)
     records.write(f"{folder}/items.parquet", map(_asked, items), AskedItem)
-    records.write(f"{folder}/answers.parquet", _responses(made, sampled), Response)
+    records.write(f"{folder}/answers.parquet", _responses(given, sampled), Response)
     storage.write_json(f"{folder}/settings.json", {"decoding": asdict(how), "policies": facts})
-    return made
+    return given
 
 
 def _asked(item: BenchItem) -> AskedItem:
@@ -137,7 +132,7 @@ def _asked(item: BenchItem) -> AskedItem:
     return AskedItem(item.id, item.set, item.scene, q.prompt, q.answer, q.key, q.options, q.decline, item.label)
 
 
-def _responses(made: PolicyAnswers, sampled: Mapping[str, Any]) -> Iterator[Response]:
-    for name, texts in made.texts.items():
-        for item, text in zip(made.items, texts, strict=True):
+def _responses(given: PolicyAnswers, sampled: Mapping[str, Any]) -> Iterator[Response]:
+    for name, texts in given.texts.items():
+        for item, text in zip(given.items, texts, strict=True):
             yield Response(f"{item.id}/{name}", item.id, name, text, **sampled)

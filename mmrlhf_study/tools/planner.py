@@ -1,8 +1,8 @@
-"""What a run costs before it starts: tokens, FLOPs, memory and time, ranked tree against per-pair training.
+"""What a run costs before it starts: tokens, FLOPs, memory and time, for a ranked tree and for per-pair training.
 
-Counts follow from the geometry of the model (built without memory on the `meta` device) and of the query:
-`P` prompt tokens with the picture, `K` responses of `R` tokens. They are held against counted FLOPs in the tests;
-times are arithmetic from the machine's figures and an assumed utilisation, not measurements.
+Counts follow from the geometry of the model (built without memory on the `meta` device) and of the query: `P` prompt
+tokens with the picture, `K` responses of `R` tokens. The tests compare them with counted FLOPs. Times are computed from
+the figures of the machine and an assumed utilisation; they are not measured.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ import torch
 import transformers as hf
 from torch import nn
 
-SEQUENCE_LAYOUTS = ("per_pair", "prefix_in_pair", "once", "tree")
 # for K responses: sequences that carry the prompt (and its picture), and responses behind the prompt in each
 SEQUENCES = {
     "per_pair": lambda k: k * (k - 1),
@@ -20,6 +19,7 @@ SEQUENCES = {
     "tree": lambda k: 1,
 }
 BRANCHES = {"per_pair": lambda k: 1, "prefix_in_pair": lambda k: 2, "once": lambda k: 1, "tree": lambda k: k}
+SEQUENCE_LAYOUTS = tuple(SEQUENCES)
 FLASH_BACKWARD = 2.5  # attention backward over forward: two products forward; scores again and four gradients back
 
 
@@ -98,20 +98,13 @@ def geometry(config: hf.PreTrainedConfig) -> Geometry:
     size = config.vision_config.image_size
     patches = ((size[0] if isinstance(size, list | tuple) else size) // patch) ** 2
     queries = next(m for n, m in model.named_modules() if "language_model" in n and n.endswith("q_proj"))
+    text, vision = config.text_config, config.vision_config
+    internvl = config.model_type == "internvl"
     return Geometry(
-        parameters=parameters,
-        flops=flops,
-        layers=config.text_config.num_hidden_layers,
-        attention_width=queries.out_features,
-        width=config.text_config.hidden_size,
-        mlp=config.text_config.intermediate_size,
-        vocabulary=config.text_config.vocab_size,
-        vision_layers=config.vision_config.num_hidden_layers,
-        vision_width=config.vision_config.hidden_size,
-        patches=patches,
-        crop_tokens=patches + (config.model_type == "internvl"),
-        projected=patches if config.model_type == "llava_onevision" else config.image_seq_length,
-    )
+        parameters, flops, text.num_hidden_layers, queries.out_features, text.hidden_size, text.intermediate_size,
+        text.vocab_size, vision.num_hidden_layers, vision.hidden_size, patches, crop_tokens=patches + internvl,
+        projected=config.image_seq_length if internvl else patches,
+    )  # fmt: skip
 
 
 def text_tokens(layout: str, q: QuerySize) -> int:
