@@ -19,7 +19,7 @@ from mmrlhf_core.training.job import Job
 from mmrlhf_study.chapters import experiment, ranked_rows
 from mmrlhf_study.chapters.experiment import HARDEST, PLACE, SHUFFLED, TRAIN, Experiment
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import MmDpoParams, Params
+from mmrlhf_study.pipeline.sections import MmDpoParams, Params
 
 BASE = "models/base"
 

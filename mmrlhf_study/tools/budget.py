@@ -14,7 +14,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import BaseModelsParams, Params
+from mmrlhf_study.pipeline.sections import BaseModelsParams, Params
 from mmrlhf_study.tools import plan
 from mmrlhf_study.tools.plan import Geometry, Machine, QuerySize
 

@@ -4,7 +4,6 @@
 pages; a warning is an error. The book needs no network and opens from a folder.
 """
 
-import os
 import shutil
 import sys
 import tempfile

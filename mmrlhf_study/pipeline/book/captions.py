@@ -30,7 +30,7 @@ def saved(folder: Path) -> dict[Path, np.ndarray]:
 
 
 def same(png: str, among: Mapping[Path, np.ndarray]) -> Path | None:
-    """The saved figure that a picture of the notebook (PNG in base64) shows; None unless one file alone looks like it."""
+    """The saved figure that a picture (PNG in base64) shows; None unless exactly one file looks like it."""
     if not among:
         return None
     with Image.open(BytesIO(base64.b64decode(png))) as picture:

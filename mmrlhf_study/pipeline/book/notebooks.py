@@ -76,7 +76,7 @@ def quiet(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def folded(source: str) -> bool:
     """Whether the code of a cell is hidden at first."""
     lines = [line for line in source.splitlines() if line.strip()]
-    return len(lines) > LONG or bool(lines) and lines[0].startswith(("import ", "from "))
+    return len(lines) > LONG or (bool(lines) and lines[0].startswith(("import ", "from ")))
 
 
 class Figures:
@@ -122,7 +122,7 @@ def code_cell(cell: NotebookNode, heading: str, figures: Figures) -> list[Notebo
 def for_book(notebook: NotebookNode, chapter: Chapter, figures: Path) -> NotebookNode:
     """The executed notebook with its cells as the book shows them; `figures` is the folder of the chapter's figures."""
     page = nbformat.from_dict(notebook)
-    page.metadata.pop("widgets", None)
+    page.metadata = nbformat.from_dict({"language_info": {"name": "python", "pygments_lexer": "ipython3"}})
     tagged = {tag: cell for cell in page.cells for tag in cell.metadata.get("tags", [])}
     defaults, injected = tagged.get("parameters"), tagged.get("injected-parameters")
     cells, heading, own = [], "", Figures(figures)

@@ -15,8 +15,8 @@ a curated set of questions, responses ranked by annotators, a reward model that 
 that trusts clear pairs more. This book rebuilds each part as a chapter that has been run. Chapters are read in order or
 alone; each one says what it reads, what it writes, and how to run it again.
 
-Numbers marked **MiniWorld** were measured in a small synthetic world whose truth is known. They show whether a mechanism
-works. They cannot be compared with the numbers of the paper, which stand beside them.
+Numbers marked **MiniWorld** were measured in a small synthetic world whose truth is known. They show whether a
+mechanism works. They cannot be compared with the numbers of the paper, which stand beside them.
 """
 
 
@@ -35,7 +35,9 @@ def headline_rows(rows: dict[str, dict[str, Any]], labels: Iterable[str]) -> Ite
     """Label, our number with its interval, where it was measured, and the paper's number."""
     for label in labels:
         row = rows.get(label)
-        shown = [findings.value(row), row["world"], row["paper"] or "not reported"] if row else [findings.MISSING, "", ""]
+        shown = (
+            [findings.value(row), row["world"], row["paper"] or "not reported"] if row else [findings.MISSING, "", ""]
+        )
         yield [plain(label), *map(plain, shown)]
 
 
@@ -127,7 +129,9 @@ def numbers(chapters: Sequence[Chapter]) -> str:
 def symbols() -> str:
     """The symbols of the objectives: name in the code, symbol in the papers, meaning."""
     rows = ([f"`{name}`", plain(sign), plain(meaning)] for name, (sign, meaning) in SYMBOLS.items())
-    note = "Shapes: `B` pairs or critiques, `G` responses of a group, `T` tokens, `n` responses compared with one another."
+    note = (
+        "Shapes: `B` pairs or critiques, `G` responses of a group, `T` tokens, `n` responses compared with one another."
+    )
     return "\n".join(["# Symbols\n", f"{note}\n", table(("in the code", "in the papers", "meaning"), rows)])
 
 

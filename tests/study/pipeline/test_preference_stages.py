@@ -20,7 +20,7 @@ from mmrlhf_core.training.losses import Objective
 from mmrlhf_study.chapters import grid
 from mmrlhf_study.evaluation import gains
 from mmrlhf_study.miniworld import curriculum, miniature
-from mmrlhf_study.pipeline import cell, clean, params, preference
+from mmrlhf_study.pipeline import cell, clean, preference, sections
 
 SIZE = miniature.Size(
     width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
@@ -127,7 +127,7 @@ def settings_read(module):
 
 
 def test_stages_depend_on_the_parameters_their_modules_read():
-    known = set(params.MmDpoParams.__dataclass_fields__)
+    known = set(sections.MmDpoParams.model_fields)
     shared = settings_read("preference") & known
     listed = {name: {p.partition(".")[2] for p in STAGES[name].get("params", []) if "." in p} for name in STAGES}
     assert listed["sensitivity_cell"] == (shared - {"queries"}) | (settings_read("cell") & known)
