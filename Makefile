@@ -37,7 +37,8 @@ repro: ready  ## rebuild the pipeline and the book; chapters that are up to date
 test: ready  ## format, lint, types, unit tests with the core's coverage, and the whole pipeline in the smoke profile
 	@mkdir -p scratch; export OMP_WAIT_POLICY=passive; \
 	  $(MAKE) --no-print-directory smoke >scratch/smoke.log 2>&1 & smoke=$$!; \
-	  $(MAKE) --no-print-directory unit || { kill $$smoke; exit 1; }; \
+	  trap "kill $$smoke 2>/dev/null" EXIT; trap "exit 130" INT TERM; \
+	  $(MAKE) --no-print-directory unit || exit 1; \
 	  echo "Unit tests passed; waiting for the smoke run, whose output is in scratch/smoke.log"; \
 	  wait $$smoke || { tail -n 40 scratch/smoke.log; exit 1; }; \
 	  python -m pytest -m smoke

@@ -72,7 +72,8 @@ def write_series(stage: str, name: str, rows: pd.DataFrame) -> None:
 
 def shown(value: float, low: float, high: float, digits: int = 2, sign: str = "") -> str:
     """`0.74 [0.70, 0.77]`; with `sign` "+" all three carry one."""
-    return "{:{s}.{d}f} [{:{s}.{d}f}, {:{s}.{d}f}]".format(value, low, high, s=sign, d=digits)
+    plain = (round(number, digits) + 0.0 for number in (value, low, high))  # no -0.00
+    return "{:{s}.{d}f} [{:{s}.{d}f}, {:{s}.{d}f}]".format(*plain, s=sign, d=digits)
 
 
 def in_words(rows: pd.DataFrame, digits: int = 2, sign: str = "", columns: Sequence[str] = ENDS) -> pd.Series:

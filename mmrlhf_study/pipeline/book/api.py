@@ -7,6 +7,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmrlhf_study.pipeline.book.text import cited
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FENCE = "`" * 7
 ROOMS = {  # in the order a pair of responses meets them
@@ -62,4 +64,4 @@ def page(package: Path) -> str:
         if modules:
             lines.append(f"## {ROOMS.get(room, room)}\n")
             lines += [line for file in modules for line in _module(file, f"{package.name}.{room}.{file.stem}")]
-    return "\n".join(lines)
+    return cited("\n".join(lines))

@@ -1,13 +1,15 @@
 """Sphinx's settings for the book: nothing is executed, nothing is fetched, equations are MathML."""
 
 project = "MM-RLHF compendium"
-author = "The contributors of the MM-RLHF compendium"
+author = "the contributors of the MM-RLHF compendium"
 copyright = ""
 extensions = ["myst_nb", "sphinxcontrib.bibtex", "mmrlhf_study.pipeline.book.mathml"]
 exclude_patterns = ["executed"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 numfig = True
+add_module_names = False
+toc_object_entries = False
 
 nb_execution_mode = "off"
 nb_merge_streams = True

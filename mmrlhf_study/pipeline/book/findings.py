@@ -59,11 +59,11 @@ def metrics(stage: str) -> dict[str, Any]:
 
 
 def value(row: dict[str, Any]) -> str:
-    """`0.74 [0.70, 0.77]` with as many digits as the interval deserves; an exact number stands alone."""
+    """`0.74 [0.70, 0.77]` on one line, with one digit where the interval is wide; an exact number stands alone."""
     middle, low, high = row["value"], row["low"], row["high"]
     if low == middle == high:
         return f"{middle:,.4g}"
-    return shown(middle, low, high, digits=2 if high - low < 3 else 1)
+    return shown(middle, low, high, digits=2 if high - low < 3 else 1).replace(" ", "\u00a0")
 
 
 def number(claim: Claim) -> str:

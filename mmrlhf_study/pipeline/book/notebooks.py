@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from mmrlhf_study.pipeline.book import captions
-from mmrlhf_study.pipeline.book.text import plain
+from mmrlhf_study.pipeline.book.text import cited, plain
 from mmrlhf_study.pipeline.chapters import Chapter
 
 LONG = 8
@@ -135,6 +135,7 @@ def for_book(notebook: NotebookNode, chapter: Chapter, figures: Path) -> Noteboo
             cells += code_cell(cell, heading, own)
         else:
             heading = next((line for line in cell.source.splitlines()[::-1] if line.startswith("#")), heading)
+            cell.source = cited(cell.source)
             cells.append(cell)
     page.cells = cells
     return page

@@ -6,7 +6,7 @@ from typing import Any
 from mmrlhf_core.objectives.symbols import SYMBOLS
 from mmrlhf_study.pipeline.book import findings
 from mmrlhf_study.pipeline.book.findings import Findings
-from mmrlhf_study.pipeline.book.text import plain, table
+from mmrlhf_study.pipeline.book.text import cited, plain, table
 from mmrlhf_study.pipeline.chapters import Chapter, read
 
 INTRODUCTION = """
@@ -35,9 +35,7 @@ def headline_rows(rows: dict[str, dict[str, Any]], labels: Iterable[str]) -> Ite
     """Label, our number with its interval, where it was measured, and the paper's number."""
     for label in labels:
         row = rows.get(label)
-        shown = (
-            [findings.value(row), row["world"], row["paper"] or "not reported"] if row else [findings.MISSING, "", ""]
-        )
+        shown = [findings.value(row), row["world"], row["paper"] or "–"] if row else [findings.MISSING, "", ""]
         yield [plain(label), *map(plain, shown)]
 
 
@@ -49,11 +47,11 @@ def claim_table(known: Findings, chapters: Sequence[Chapter], link: str) -> str:
     names = {chapter.stage: chapter.name for chapter in chapters}
     rows = []
     for claim in known.claims:
-        number = f"{plain(claim.measured)}: {plain(findings.number(claim))}"
+        number, measured = plain(findings.number(claim)), plain(claim.measured)
         chapter = names.get(claim.number[0], "")
         target = f"[{chapter[:2]}]({link.format(chapter)})" if chapter else ""
-        rows.append([claim.claim, f"**{claim.verdict}**", number, target])
-    return table(("the paper says", "here", "number [95 % interval]", "chapter"), rows)
+        rows.append([claim.claim, f"**{claim.verdict}**", number, measured, target])
+    return table(("the paper says", "verdict", "here [95 % interval]", "measured", "chapter"), rows)
 
 
 def other_profile(known: Findings, runs: Sequence[dict[str, Any]]) -> str:
@@ -86,7 +84,7 @@ def chapter_table(chapters: Sequence[Chapter], runs: Sequence[dict[str, Any]]) -
     for chapter, run in zip(chapters, runs, strict=True):
         head = heading(chapter)
         link = f"[{plain(head['title'])}](chapters/{chapter.name}.ipynb)"
-        rows.append([link, head.get("Paper", ""), f"{run['seconds']:.0f} s"])
+        rows.append([link, cited(head.get("Paper", "")), f"{run['seconds']:.0f} s"])
     return table(("chapter", "paper", "time"), rows)
 
 

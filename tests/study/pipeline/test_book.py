@@ -17,6 +17,7 @@ from tiny_project import HEAD, ROOT, make_project
 from mmrlhf_core.data import storage
 from mmrlhf_study.chapters import reporting
 from mmrlhf_study.pipeline.book import build, findings, notebooks, overview
+from mmrlhf_study.pipeline.book.text import cited
 from mmrlhf_study.pipeline.chapters import Chapter
 
 FACTS = {
@@ -130,7 +131,7 @@ def test_every_page_is_reached_from_the_front(book):
 
 def test_the_front_page_has_verdict_number_and_the_facts_of_the_run(book):
     text = html(book, "index")
-    assert "0.50 [0.25, 0.75]" in text
+    assert "0.50\u00a0[0.25,\u00a00.75]" in text
     assert findings.MISSING in text, "a number that the run does not have is not invented"
     assert "2 &amp; &lt;more&gt;" in text
     assert "2026-01-02 03:04:05 UTC" in text
@@ -238,3 +239,9 @@ def test_the_main_results_of_all_chapters_stand_in_one_figure():
     bounds = [tuple(bar[:, 0]) for bar in first.collections[0].get_segments()]
     assert bounds == [(5, 7), (6, 8)], "the interval, not its width"
     assert overview.figure({"mm_dpo": {"MM-DPO less DPO": row(1.0)}}) is None
+
+
+def test_an_arxiv_number_becomes_a_reference_where_the_paper_is_known():
+    assert cited("(2305.18290), arXiv 2502.10391") == "({cite:t}`dpo`), {cite:t}`mm_rlhf`"
+    for kept in ("`arXiv 2305.18290`", "0001.00001", "https://x.org/2305.18290"):
+        assert cited(kept) == kept
