@@ -1,4 +1,4 @@
-# Two doors: `make repro` rebuilds everything, `make test` checks everything. Both set themselves up.
+# Two doors: `make repro` rebuilds everything, `make test` checks everything. Both install what they need into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,16 +7,16 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export DVC_NO_ANALYTICS := 1
 export PYTHONUNBUFFERED := 1
-# Where it is set, every process compiles all it imports anew: 12 s of 21 s for torch, transformers and DeepSpeed.
+# With it every process compiles all modules again: 12 s of 21 s for torch, transformers and DeepSpeed.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help repro test unit smoke lab clean lock
 .DEFAULT_GOAL := help
 
-help:  ## what can be done
+help:  ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
 
-# The marker names the folder, because a virtual environment does not survive being moved or copied.
+# The marker file holds the name of the folder, because a virtual environment does not work after it was moved.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Give another: make PYTHON=python3.11")'
 	@echo "Setting up .venv (once, several GB, some minutes)"
@@ -30,21 +30,32 @@ ready:
 	@if [ -f $(READY) ] && [ "$$(cat $(READY))" != "$(CURDIR)" ]; then rm -f $(READY); fi
 	@$(MAKE) --no-print-directory $(READY)
 
-repro: ready  ## rebuild the pipeline; chapters that are up to date are skipped
+repro: ready  ## rebuild the pipeline and the book; chapters that are up to date are skipped
 	@dvc repro
-	@echo "Open reports/index.html"
+	@echo "Open reports/book/index.html"
 
-test: unit smoke  ## format, lint, unit tests, then the whole pipeline in the smoke profile
-	@python -m pytest -m smoke
+test: ready  ## format, lint, types, unit tests with the core's coverage, and the whole pipeline in the smoke profile
+	@mkdir -p scratch; export OMP_WAIT_POLICY=passive; \
+	  $(MAKE) --no-print-directory smoke >scratch/smoke.log 2>&1 & smoke=$$!; \
+	  trap "kill $$smoke 2>/dev/null" EXIT; trap "exit 130" INT TERM; \
+	  $(MAKE) --no-print-directory unit || exit 1; \
+	  echo "Unit tests passed; waiting for the smoke run, whose output is in scratch/smoke.log"; \
+	  wait $$smoke || { tail -n 40 scratch/smoke.log; exit 1; }; \
+	  python -m pytest -m smoke
 
-unit: ready  ## format, lint and unit tests only
+# One thread for each of two processes: more threads than cores wait for one another.
+unit: export OMP_NUM_THREADS := 1
+unit: ready  ## format, lint, types and unit tests only
 	@ruff format --check .
 	@ruff check .
-	@python -m pytest -m "not smoke" -n 2 --dist loadgroup
+	@mypy mmrlhf_core
+	@python -m pytest tests/core -m "not smoke" -n 2 --dist loadgroup --cov=mmrlhf_core --cov-report=term --cov-fail-under=95
+	@python -m pytest --ignore=tests/core -m "not smoke" -n 2 --dist loadgroup
 
 smoke: ready  ## the whole pipeline with tiny numbers, in scratch/smoke
-	@rm -rf scratch/smoke && mkdir -p scratch/smoke
+	@rm -rf scratch/smoke && mkdir -p scratch/smoke/reports
 	@cp -R mmrlhf_core mmrlhf_study notebooks profiles dvc.yaml params.yaml .dvcignore scratch/smoke/
+	@cp reports/findings.yaml scratch/smoke/reports/
 	@cd scratch/smoke && dvc init --quiet --no-scm && python -m mmrlhf_study.pipeline.params smoke && PYTHONPATH=. dvc repro
 
 lab: ready  ## JupyterLab on the chapters

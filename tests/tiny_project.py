@@ -1,5 +1,6 @@
 """The tiny chapter that tests run for real, and where the project lies."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,16 @@ print("running", storage.root().name)
 storage.write_text("data/tiny/number.txt", str(seed))
 reporting.write_metrics("tiny", {"seed": seed}, [reporting.Headline("seed <b>", seed, 0, 1, "MiniWorld")])
 """
+
+
+def make_project(folder: Path) -> None:
+    """A project with the real library, one tiny chapter and its stage."""
+    for package in ("mmrlhf_core", "mmrlhf_study"):
+        (folder / package).symlink_to(ROOT / package)
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    (folder / "dvc.yaml").write_text("stages:\n  tiny:\n    cmd: none\n    deps: []\n    outs: [data/tiny]\n")
+    write_chapter(folder)
 
 
 def write_chapter(folder: Path, parameters: str = "", code: str = RUN, tags: int = 1) -> Path:

@@ -1,5 +1,6 @@
 """What a chapter leaves for readers: metrics, headline numbers beside the paper's, captioned figures, plot series."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from mmrlhf_core.data import storage
 
 ENDS = ("value", "low", "high")  # columns of an estimate
+DIGITS = 4  # significant digits of committed numbers; later ones depend on the processor and say nothing here
+NOTHING = 1e-12  # what is smaller is the rounding error of a difference
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,28 @@ class Headline:
     paper: str = ""
 
 
+def rounded(value: float) -> float:
+    """A number as it is committed: four significant digits, whole numbers in full, rounding errors as 0."""
+    if not math.isfinite(value) or value == 0:
+        return value
+    if abs(value) < NOTHING:
+        return 0.0
+    return round(value, max(DIGITS - 1 - math.floor(math.log10(abs(value))), 0))
+
+
+def _rounded(content: Any) -> Any:
+    """`rounded` of every float in nested mappings and lists."""
+    if isinstance(content, Mapping):
+        return {name: _rounded(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(value) for value in content]
+    return rounded(float(content)) if isinstance(content, float) else content
+
+
 def write_metrics(stage: str, metrics: Mapping[str, Any], headlines: Iterable[Headline]) -> None:
-    """Write `reports/metrics/<stage>.json`: nested plain numbers and the headline rows; no clock times."""
+    """Write `reports/metrics/<stage>.json`: nested plain numbers, rounded, and the headline rows; no clock times."""
     rows = {row.label: {k: v for k, v in asdict(row).items() if k != "label"} for row in headlines}
-    storage.write_json(f"reports/metrics/{stage}.json", {"headline": rows, **metrics})
+    storage.write_json(f"reports/metrics/{stage}.json", _rounded({"headline": rows, **metrics}))
 
 
 def write_figure(stage: str, name: str, figure: Figure, caption: str) -> None:
@@ -43,14 +64,16 @@ def write_figure(stage: str, name: str, figure: Figure, caption: str) -> None:
 
 
 def write_series(stage: str, name: str, rows: pd.DataFrame) -> None:
-    """Write `reports/plots/<stage>/<name>.csv`, the numbers behind a figure."""
+    """Write `reports/plots/<stage>/<name>.csv`, the numbers behind a figure, rounded."""
+    kept = rows.assign(**{name: rows[name].map(rounded) for name in rows.select_dtypes("float")})
     with storage.writing(f"reports/plots/{stage}/{name}.csv") as temporary:
-        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        kept.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
 
 
 def shown(value: float, low: float, high: float, digits: int = 2, sign: str = "") -> str:
     """`0.74 [0.70, 0.77]`; with `sign` "+" all three carry one."""
-    return "{:{s}.{d}f} [{:{s}.{d}f}, {:{s}.{d}f}]".format(value, low, high, s=sign, d=digits)
+    plain = (round(number, digits) + 0.0 for number in (value, low, high))  # no -0.00
+    return "{:{s}.{d}f} [{:{s}.{d}f}, {:{s}.{d}f}]".format(*plain, s=sign, d=digits)
 
 
 def in_words(rows: pd.DataFrame, digits: int = 2, sign: str = "", columns: Sequence[str] = ENDS) -> pd.Series:

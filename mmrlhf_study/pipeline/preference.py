@@ -19,7 +19,7 @@ from mmrlhf_core.training.job import Job
 from mmrlhf_study.chapters import experiment
 from mmrlhf_study.chapters.experiment import BASE, HARDEST, ROWS_FOLDER, SHUFFLED, TRAIN, TrainingSettings
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import Params
+from mmrlhf_study.pipeline.sections import Params
 
 
 def rows(count: int, seed: int) -> dict[str, list[RankedRow]]:

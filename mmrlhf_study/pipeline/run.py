@@ -14,16 +14,17 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from traitlets.config import Config
 
 from mmrlhf_core.data import storage
@@ -31,10 +32,9 @@ from mmrlhf_core.data.names import check_names, nearest
 from mmrlhf_core.training import environment
 from mmrlhf_study.pipeline import clean, params
 from mmrlhf_study.pipeline.chapters import Chapter, ChapterError, chapters, find, parameters, read
-from mmrlhf_study.pipeline.page import to_html
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG
-LOCAL = Config({"KernelManager": {"transport": "ipc"}})  # the kernel listens on files of this user, not on the network
+SOCKETS = ".kernel.tmp"  # below the folder a chapter runs in; relative, because the path of a socket has to be short
 
 
 class Tee:
@@ -68,20 +68,20 @@ def combinations(single: list[str], sweep: list[str]) -> list[dict[str, Any]]:
 
 def _yaml(text: str, name: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
         raise params.ParamsError(f"the value of {name!r} is not YAML: {text!r}") from None
 
 
 def chapter_values(chapter: Chapter, overrides: dict[str, Any]) -> dict[str, Any]:
     """Values for the chapter's `parameters` cell: `base:` and its own section, if any, checked against the cell."""
-    settings = asdict(params.read())
+    settings = params.read().model_dump()
     base, own = settings["base"], settings.get(chapter.stage, {})
     for name, value in overrides.items():
         if name not in [*base, *own]:
             raise params.ParamsError(f"{chapter.name}: unknown name {name!r}. {nearest(name, [*base, *own])}")
         (own if name in own else base)[name] = value
-    settings = asdict(params.parse(settings))
+    settings = params.parse(settings).model_dump()
     values = settings["base"] | settings.get(chapter.stage, {})
     check_names(f"parameters cell of {chapter.name}", parameters(read(chapter.file), chapter.name), values)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -91,6 +91,20 @@ def folder_name(overrides: dict[str, Any]) -> str:
     """A folder named by its parameters, such as `k=0.5,w=0.1`."""
     text = ",".join(f"{name}={value}" for name, value in sorted(overrides.items()))
     return "".join(c if c.isalnum() or c in "=.,_-+" else "_" for c in text)[:200]
+
+
+@contextmanager
+def sockets(folder: Path, stage: str) -> Iterator[Config]:
+    """Let the kernel listen on files of this user, not on the network; what a killed run left of them is removed."""
+    place = folder / SOCKETS / stage
+    storage.remove(place)
+    place.mkdir(parents=True)
+    try:
+        yield Config({"KernelManager": {"transport": "ipc", "ip": f"{SOCKETS}/{stage}/kernel"}})
+    finally:
+        storage.remove(place)
+        if not any(place.parent.iterdir()):
+            place.parent.rmdir()
 
 
 def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -> dict[str, Any]:
@@ -104,12 +118,12 @@ def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(storage.root()), os.environ.get("PYTHONPATH")]))
     log.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
-    with open(log / "output.log", "w", encoding="utf-8") as record:
+    with open(log / "output.log", "w", encoding="utf-8") as record, sockets(folder, chapter.stage) as local:
         out, err = Tee(sys.stdout, record), Tee(sys.stderr, record)
         papermill.execute_notebook(
             *(copy, log / "notebook.ipynb", values),
             **{"cwd": folder, "stdout_file": out, "stderr_file": err, "kernel_name": "python3"},
-            **{"config": LOCAL, "extra_arguments": ["--log-level=CRITICAL"]},
+            **{"config": local, "extra_arguments": ["--log-level=CRITICAL"]},
         )
     return {
         "chapter": chapter.name,
@@ -123,12 +137,9 @@ def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -
 
 
 def publish(chapter: Chapter, facts: dict[str, Any], log: Path, folder: Path) -> None:
-    """Write the executed notebook, its page and the facts of the run below `folder`/reports."""
-    notebook = nbformat.read(log / "notebook.ipynb", as_version=4)
-    page = to_html(notebook, chapter.name)
+    """Write the executed notebook and the facts of the run below `folder`/reports."""
     with storage.writing(folder / f"reports/chapters/{chapter.name}.ipynb") as temporary:
         shutil.copyfile(log / "notebook.ipynb", temporary)
-    storage.write_text(folder / f"reports/chapters/{chapter.name}.html", page)
     storage.write_json(folder / f"reports/runs/{chapter.stage}.json", facts)
 
 
@@ -218,7 +229,7 @@ def start(arguments: argparse.Namespace) -> None:
             print(f"Kept in {run_apart(chapter, values, folder_name(overrides)).relative_to(storage.root())}/")
         else:
             run(chapter, values)
-            print(f"To read: reports/chapters/{chapter.name}.html")
+            print(f"Executed: reports/chapters/{chapter.name}.ipynb. To read it in the book: dvc repro book")
 
 
 def main(words: list[str]) -> int:

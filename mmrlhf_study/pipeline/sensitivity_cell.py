@@ -17,7 +17,7 @@ from mmrlhf_study.chapters.sensitivity import Cell
 from mmrlhf_study.evaluation import held_out
 from mmrlhf_study.evaluation.held_out import Graded, Grader
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import Params
+from mmrlhf_study.pipeline.sections import Params
 
 DPO = "data/policies/dpo.parquet"
 

@@ -16,7 +16,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
-from mmrlhf_study.pipeline.params import BaseModelsParams, Params
+from mmrlhf_study.pipeline.sections import BaseModelsParams, Params
 from mmrlhf_study.tools import planner
 from mmrlhf_study.tools.planner import Geometry, Machine, QuerySize
 

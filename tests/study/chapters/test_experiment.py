@@ -1,6 +1,5 @@
 """Arms × seeds on a tiny project: what decides a run, what does not, and that nothing is computed twice."""
 
-import gc
 import shutil
 from dataclasses import asdict, replace
 

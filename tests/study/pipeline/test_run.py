@@ -33,12 +33,11 @@ PUBLISHED = {
     "data/tiny/number.txt",
     "reports/metrics/tiny.json",
     "reports/chapters/00_tiny.ipynb",
-    "reports/chapters/00_tiny.html",
     "reports/runs/tiny.json",
 }
 
 
-def test_a_run_writes_chapter_page_and_facts_and_shows_output_live(project, capfd):
+def test_a_run_writes_chapter_and_facts_and_shows_output_live(project, capfd):
     assert run.main(["tiny"]) == 0
     assert made(project) == PUBLISHED
     facts = json.loads((project / "reports/runs/tiny.json").read_text())
@@ -86,81 +85,78 @@ def edit(project: Path, old: str, new: str) -> None:
     file.write_text(file.read_text().replace(old, new))
 
 
-WRONG = {
-    "missing chapter": (lambda p: None, ["tinny"], "no chapter 'tinny' in notebooks/. Did you mean 'tiny'?"),
-    "unknown -p": (lambda p: None, ["tiny", "-p", "sed=3"], "unknown name 'sed'. Did you mean 'seed'?"),
-    "-p of wrong type": (lambda p: None, ["tiny", "-p", "seed=x"], "base.seed: 'x' is str, not int"),
-    "-p out of range": (
-        lambda p: None,
-        ["tiny", "-p", "threads=0"],
-        "base.threads: 0 is not allowed. Give a number from 1",
-    ),
-    "unknown key": (lambda p: edit(p, "  seed:", "  sede:"), ["tiny"], "unknown name 'sede'. Did you mean 'seed'?"),
-    "missing key": (lambda p: edit(p, "  threads: 2", "  # none"), ["tiny"], "'threads' is missing"),
-    "wrong type": (lambda p: edit(p, "threads: 2", "threads: two"), ["tiny"], "base.threads: 'two' is str, not int"),
-    "unknown profile": (lambda p: edit(p, "profile: mini", "profile: maxi"), ["tiny"], "Give one of mini, smoke"),
-    "unknown section": (lambda p: edit(p, "base:", "bsae:"), ["tiny"], "unknown name 'bsae'. Did you mean 'base'?"),
-    "broken YAML": (lambda p: edit(p, "base:", "base: ["), ["tiny"], "params.yaml is not readable YAML"),
-    "key given twice": (lambda p: edit(p, "  seed:", "  threads: 1\n  seed:"), ["tiny"], "'threads' is given twice"),
-    "no params.yaml": (lambda p: (p / "params.yaml").unlink(), ["tiny"], "params.yaml is not there"),
-    "two parameters cells": (lambda p: write_chapter(p, tags=2), ["tiny"], "2 cells are tagged 'parameters'"),
+WRONG = {  # how it is spoiled, the command, and what the message has to name
+    "missing chapter": (lambda p: None, ["tinny"], ["'tinny'", "'tiny'"]),
+    "unknown -p": (lambda p: None, ["tiny", "-p", "sed=3"], ["'sed'", "'seed'"]),
+    "-p of wrong type": (lambda p: None, ["tiny", "-p", "seed=x"], ["base.seed", "'x'"]),
+    "-p out of range": (lambda p: None, ["tiny", "-p", "threads=0"], ["base.threads", "0", "1"]),
+    "unknown key": (lambda p: edit(p, "  seed:", "  sede:"), ["tiny"], ["base", "'sede'", "'seed'"]),
+    "missing key": (lambda p: edit(p, "  threads: 2", "  # none"), ["tiny"], ["base", "'threads'"]),
+    "wrong type": (lambda p: edit(p, "threads: 2", "threads: two"), ["tiny"], ["base.threads", "'two'"]),
+    "unknown profile": (lambda p: edit(p, "profile: mini", "profile: maxi"), ["tiny"], ["'maxi'", "'mini'", "'smoke'"]),
+    "unknown section": (lambda p: edit(p, "base:", "bsae:"), ["tiny"], ["'bsae'", "'base'"]),
+    "broken YAML": (lambda p: edit(p, "base:", "base: ["), ["tiny"], ["params.yaml", "line"]),
+    "key given twice": (lambda p: edit(p, "  seed:", "  threads: 1\n  seed:"), ["tiny"], ["params.yaml", '"threads"']),
+    "no params.yaml": (lambda p: (p / "params.yaml").unlink(), ["tiny"], ["params.yaml"]),
+    "two parameters cells": (lambda p: write_chapter(p, tags=2), ["tiny"], ["00_tiny", "2", "'parameters'"]),
     "computed parameter": (
         lambda p: write_chapter(p, "profile = 'mini'\nseed = 2 * 3\nthreads = 1"),
         ["tiny"],
-        "is computed; papermill would keep this default",
+        ["00_tiny", "seed = 2 * 3"],
     ),
     "cell names more": (
         lambda p: write_chapter(p, "profile = 'mini'\nseed = 1\nthreads = 1\nsteps = 3"),
         ["tiny"],
-        "unknown name 'steps'",
+        ["00_tiny", "'steps'"],
     ),
-    "cell names less": (lambda p: write_chapter(p, "profile = 'mini'\nseed = 1"), ["tiny"], "'threads' is missing"),
-    "not a notebook": (lambda p: (p / "notebooks/00_tiny.ipynb").write_text("{"), ["tiny"], "is not a notebook"),
+    "cell names less": (lambda p: write_chapter(p, "profile = 'mini'\nseed = 1"), ["tiny"], ["00_tiny", "'threads'"]),
+    "not a notebook": (lambda p: (p / "notebooks/00_tiny.ipynb").write_text("{"), ["tiny"], ["00_tiny.ipynb"]),
     "sweep needs data": (
         lambda p: (p / "dvc.yaml").write_text("stages:\n  tiny:\n    deps: [data/none]\n"),
         ["tiny", "-p", "seed=2"],
-        "data/none is not there yet",
+        ["data/none", "make repro"],
     ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_stops_before_any_work_with_a_sentence(project, capsys, case):
-    spoil, words, message = WRONG[case]
+def test_wrong_input_stops_before_any_work_and_names_what_is_wrong(project, capsys, case):
+    spoil, words, names = WRONG[case]
     spoil(project)
     assert run.main(words) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in last
-    assert "Traceback" not in last
+    message = capsys.readouterr().err
+    assert [name for name in names if name not in message] == []
+    assert "Traceback" not in message
     assert made(project) == set()
 
 
 def test_a_missing_input_names_the_command_that_makes_it(project, capsys):
     write_chapter(project, code="open('data/preference/train.parquet')")
     assert run.main(["tiny"]) == 1
-    assert capsys.readouterr().err.strip().endswith("If an earlier stage makes it: dvc repro tiny")
+    assert "dvc repro tiny" in capsys.readouterr().err
 
 
 def test_a_raising_cell_ends_with_chapter_cell_and_error(project, capsys):
     write_chapter(project, code="value = 3\nraise RuntimeError(f'a <b> problem with {value}')")
     assert run.main(["tiny"]) == 1
-    last = capsys.readouterr().err.strip().splitlines()[-2:]
-    assert last == ["00_tiny stopped in code cell 3, which begins: value = 3", "RuntimeError: a <b> problem with 3"]
+    where, what = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert [name for name in ("00_tiny", "cell 3", "value = 3") if name not in where] == []
+    assert what == "RuntimeError: a <b> problem with 3"
     assert made(project) == set()
     assert "a <b> problem" in (project / "logs/tiny/notebook.ipynb").read_text(), "the failed chapter can be read"
 
 
-def test_a_dying_kernel_is_told_as_such(project, capsys):
+def test_a_dying_kernel_is_reported_as_such(project, capsys):
     write_chapter(project, code="import os\nos.kill(os.getpid(), 9)")
     assert run.main(["tiny"]) == 1
-    assert "its Python process died" in capsys.readouterr().err.strip().splitlines()[-2]
+    assert "process died" in capsys.readouterr().err
 
 
-def test_an_unwritable_reports_folder_is_told(project, capsys):
+def test_an_unwritable_reports_folder_stops_the_run_at_its_start(project, capsys):
     (project / "reports").write_text("a file where the folder should be")
     write_chapter(project, code="from pathlib import Path\nPath('ran').touch()")
     assert run.main(["tiny"]) == 2
-    assert capsys.readouterr().err.startswith(f"run tiny: cannot write or read {project}/reports")
+    assert f"{project}/reports" in capsys.readouterr().err
     assert not (project / "ran").exists(), "found out before the chapter has worked for minutes"
 
 
@@ -172,12 +168,22 @@ def wait_for(file: Path) -> None:
     raise AssertionError(f"{file} did not appear")
 
 
+SLOW = """
+import os, time
+from pathlib import Path
+from mmrlhf_core.data import storage
+Path("pid").write_text(str(os.getpid()))
+with storage.writing("data/tiny") as folder:
+    folder.mkdir()
+    (folder / "half").touch()
+    time.sleep(60)
+"""
+
+
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing_half_written_and_no_one_writing(project, kill):
-    slow = "import os, time\nfrom pathlib import Path\nfrom mmrlhf_core.data import storage\n"
-    slow += "Path('pid').write_text(str(os.getpid()))\nwith storage.writing('data/tiny') as folder:\n"
-    slow += "    folder.mkdir()\n    (folder / 'half').touch()\n    time.sleep(60)"
-    write_chapter(project, code=slow)
+    write_chapter(project, code=SLOW)
+    before = {place.name for place in project.iterdir()}
     command = [sys.executable, "-m", "mmrlhf_study.pipeline.run", "tiny"]
     heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (background shells ignore Ctrl-C)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=project, preexec_fn=heard) as child:
@@ -187,9 +193,23 @@ def test_an_interrupted_run_leaves_nothing_half_written_and_no_one_writing(proje
     assert made(project) == set()
     if kill == signal.SIGINT:
         assert child.returncode == 130
-        assert message.startswith("Stopped by Ctrl-C in tiny.")
+        assert "tiny" in message
     kernel = int((project / "pid").read_text())
     deadline = time.monotonic() + 30
     while Path(f"/proc/{kernel}").exists() and "ipykernel" in Path(f"/proc/{kernel}/cmdline").read_text():
         assert time.monotonic() < deadline, "the kernel outlived its runner"
         time.sleep(0.2)
+    left = {place.name for place in project.iterdir()} - before - {"data", "logs", "pid", "reports"}
+    assert left <= {run.SOCKETS}, "sockets of the kernel lie in their own folder only"
+    write_chapter(project)
+    assert run.main(["tiny"]) == 0
+    assert not (project / run.SOCKETS).exists(), "the next run removes what a killed one left"
+
+
+def test_a_kernel_starts_in_a_deep_folder(project, monkeypatch):
+    deep = project / "/".join(["a" * 30] * 4)
+    deep.mkdir(parents=True)
+    for name in ("mmrlhf_core", "mmrlhf_study", "notebooks", "dvc.yaml", "params.yaml"):
+        (deep / name).symlink_to(project / name)
+    monkeypatch.chdir(deep)
+    assert run.main(["tiny"]) == 0, "the path of a socket may have about 100 letters"

@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-FILE = "reports/overview.png"
+from mmrlhf_core.data import storage
+from mmrlhf_study.pipeline.book import findings
+from mmrlhf_study.pipeline.chapters import chapters
+
+FILE = "reports/overview.png"  # committed, so that the README can show it
 
 # Chapter's stage, what the panel shows, and which of the chapter's headline numbers it takes: the group is its name.
 PANELS = (
@@ -46,3 +51,12 @@ def figure(headlines: Mapping[str, Mapping[str, dict[str, Any]]]) -> Figure | No
         if min(row["low"] for _, row in rows) < 0:
             axis.axvline(0, color="#5b6876", linewidth=0.8)
     return drawn
+
+
+def write(target: Path) -> bool:
+    """Draw the headline numbers of all chapters into `target`; False where no panel has any."""
+    drawn = figure({c.stage: findings.metrics(c.stage).get("headline", {}) for c in chapters()})
+    if drawn is not None:
+        with storage.writing(target) as temporary:
+            drawn.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    return drawn is not None
