@@ -113,7 +113,7 @@ def test_a_callable_says_which_tokens_of_a_critique_enter_the_loss(asked):
 
     def second_half(query, response, critique):
         seen.append((query, response, critique))
-        tokens = len(reward.literal(asked.processor, critique))
+        tokens = len(prompts.literal(asked.processor, critique))
         return torch.arange(tokens) >= tokens // 2
 
     whole = examples.RewardExamples([one], "expanded", asked)[0].query

@@ -6,7 +6,7 @@ import pytest
 import reward_world as world
 import torch
 
-from mmrlhf_core.models import reward
+from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.training import reward_dataset as examples
 from mmrlhf_study.miniworld import claim_balance, pool, truth
 
@@ -52,7 +52,7 @@ def test_the_balance_leaves_out_claims_of_the_frequent_verdict_and_no_other_toke
 def test_a_claim_left_out_is_left_out_whole(asked):
     text = "at b3 red ? red yes cross ? circle no : wrong . missing at c2 a cross : wrong . answer red ? red : right ."
     kept = claim_balance.thinned(asked.processor, text, {"right": 1.0, "wrong": 0.0}, "x")
-    tokens = torch.tensor(reward.literal(asked.processor, text))
+    tokens = torch.tensor(prompts.literal(asked.processor, text))
     assert len(tokens) == len(kept)
     assert (
         asked.processor.tokenizer.decode(tokens[kept]) == " missing at c2 a cross : wrong . answer red ? red : right ."
