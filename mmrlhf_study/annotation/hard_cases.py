@@ -1,6 +1,6 @@
-"""The paper's case for people (App. D, Fig. 8–11) in miniature: four kinds of question where judges go wrong.
+"""Four kinds of question in which judges fail (paper, App. D, Fig. 8–11), drawn in MiniWorld.
 
-Each case has one better and one worse response, and its truth is known.
+Each case has one better and one worse response, and the truth is known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,14 +27,14 @@ class Case:
 
 
 def _confusing(scene: scenes.Scene, rng: Random) -> Case:
-    """Options that do not fit the question (Fig. 8): the worse response sees the same and picks one of them."""
+    """Options that do not fit the question (Fig. 8): the worse response still picks one of them."""
     one = questions.ask(scene, "taller")
     asked = replace(one, prompt=f"{one.prompt} (a) yes (b) no")
     return Case("confusing", asked, one.answer, questions.compose("chart", list(one.facts), rng.choice(("yes", "no"))))
 
 
 def _incomplete(scene: scenes.Scene, rng: Random) -> Case:
-    """A question that leaves out what it asks about (Fig. 9): the better response speaks of what is there."""
+    """A question that leaves out its object (Fig. 9): the better response describes the objects in the picture."""
     one = questions.ask(scene, "kind")
     asked = replace(one, prompt="what shape is it ?")
     false = truth.claims.falsify(rng, scene, one.facts[0])
@@ -42,7 +42,7 @@ def _incomplete(scene: scenes.Scene, rng: Random) -> Case:
 
 
 def _unanswerable(scene: scenes.Scene, rng: Random) -> Case:
-    """A question about something that is not there (Fig. 10): no bar has the colour asked for."""
+    """A question about something that does not exist (Fig. 10): no bar has the colour in the question."""
     used = {fact.thing.split()[1] for fact in scene.facts}
     colour = rng.choice([colour for colour in scenes.OBJECT_COLOURS if colour not in used])
     one = questions.ask(scene, "value")
@@ -66,17 +66,17 @@ def _of(family: str, start: int) -> Iterator[scenes.Scene]:
 
 
 def draw(count: int, seed: int) -> list[Case]:
-    """`count` cases of each kind, about scenes that nothing was trained on."""
-    found = []
+    """`count` cases of each kind, about scenes that no model was trained on."""
+    cases = []
     ways = (("chart", _confusing), ("shapes", _incomplete), ("chart", _unanswerable), ("shapes", _subtle))
     for number, (family, make) in enumerate(ways):
-        wanted = (one for one in _of(family, 10**7 * (number + 1)) if make is not _subtle or len(one.facts) >= 4)
-        found += [make(scene, Random(f"case {seed} {number} {scene.seed}")) for scene in islice(wanted, count)]
-    return found
+        fitting = (one for one in _of(family, 10**7 * (number + 1)) if make is not _subtle or len(one.facts) >= 4)
+        cases += [make(scene, Random(f"case {seed} {number} {scene.seed}")) for scene in islice(fitting, count)]
+    return cases
 
 
 def people(case: Case, panel: Sequence[Annotator], seed: int) -> list[float]:
-    """Of each annotator: 1 when the better response gets the higher score, 0.5 for equal scores, 0 else."""
+    """Per annotator: 1 if the better response gets the higher score, 0.5 for equal scores, 0 otherwise."""
     seen = {text: truth.check(text, case.question) for text in (case.better, case.worse)}
     shares = []
     for person in panel:

@@ -78,8 +78,7 @@ def shown(value: float, low: float, high: float, digits: int = 2, sign: str = ""
 
 def in_words(rows: pd.DataFrame, digits: int = 2, sign: str = "", columns: Sequence[str] = ENDS) -> pd.Series:
     """`shown` of every row of a table."""
-    words = [shown(*row, digits=digits, sign=sign) for row in rows[list(columns)].itertuples(index=False)]
-    return pd.Series(words, rows.index, dtype=object)
+    return rows[list(columns)].apply(lambda row: shown(*row, digits=digits, sign=sign), axis=1)
 
 
 def nested(rows: pd.DataFrame, *names: str) -> dict[str, Any]:

@@ -97,25 +97,14 @@ def test_alpha_ends_are_one_and_nan():
     assert agreement.alpha(total(agreement.coincidences(same))) == 1
     flat = from_grid(np.array([[2, 2, 2], [2, 2, 2]]))
     assert np.isnan(agreement.alpha(total(agreement.coincidences(flat))))
-    with pytest.raises(ValueError, match="No metric 'ratio'"):
+    with pytest.raises(ValueError, match="ratio"):
         agreement.alpha(total(agreement.coincidences(same)), "ratio")
-
-
-@pytest.mark.parametrize(("weights", "theirs"), [("none", None), ("linear", "linear"), ("quadratic", "quadratic")])
-def test_kappa_is_scikit_learns(weights, theirs):
-    rng = np.random.default_rng(3)
-    a = rng.integers(0, 5, 200)
-    b = np.clip(a + rng.integers(-1, 2, 200), 0, 4)
-    confusion = np.zeros((5, 5))
-    np.add.at(confusion, (a, b), 1)
-    expected = cohen_kappa_score(a, b, weights=theirs, labels=range(5))
-    assert agreement.kappa(confusion.ravel(), weights) == pytest.approx(expected)
 
 
 def test_kappa_by_hand():
     # two raters, two values: 20 yes/yes, 5 yes/no, 10 no/yes, 15 no/no; p_o = .7, p_e = .5 * .6 + .5 * .4 = .5
     assert agreement.kappa(np.array([20.0, 5, 10, 15]), "none", points=2) == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="No weights 'cubic'"):
+    with pytest.raises(ValueError, match="cubic"):
         agreement.kappa(np.ones(25), "cubic")
 
 

@@ -58,9 +58,9 @@ def test_a_line_cut_by_a_crash_is_cleared_by_the_next_one(tmp_path):
 def test_work_that_does_not_fit_together_is_refused(tmp_path):
     judged, ranked = work()
     for wrong in ((judged[:1], ranked), ([*judged[:1], replace(judged[1], response="x")], ranked)):
-        with pytest.raises(JournalError, match="not of the same responses"):
+        with pytest.raises(JournalError, match="responses"):
             journal.append(tmp_path / "j", *wrong)
-    with pytest.raises(JournalError, match="not of the same annotator"):
+    with pytest.raises(JournalError, match="annotator"):
         journal.append(tmp_path / "j", judged, replace(ranked, annotator="al"))
     assert not (tmp_path / "j").exists()
 
@@ -70,14 +70,14 @@ def test_a_broken_line_is_named_and_nothing_is_written_over_it(tmp_path):
     journal.append(file, *work())
     for broken in (b"no json\n", b"[]\n", b'{"annotator": "x"}\n'):
         file.write_bytes(broken)
-        with pytest.raises(JournalError, match="line 1 is no annotation"):
+        with pytest.raises(JournalError, match="line 1"):
             journal.read(file)
-        with pytest.raises(JournalError, match="line 1 is no annotation"):
+        with pytest.raises(JournalError, match="line 1"):
             journal.append(file, *work())
         assert file.read_bytes() == broken
     row = {"annotator": "a", "query": "q", "judgements": [{"query": "q"}], "ranking": {}}
     file.write_text(json.dumps(row) + "\n")
-    with pytest.raises(JournalError, match="line 1:"):
+    with pytest.raises(JournalError, match="line 1"):
         journal.read(file)
 
 
