@@ -99,7 +99,7 @@ def _refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
     marks = {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
     for mark in sorted(marks | {_SLOT}):
         if mark in text:
-            raise ValueError(f"The {what} contains {mark!r}, a mark of the chat template. Write it in another way.")
+            raise ValueError(f"The {what} holds {mark!r}, a mark of the chat template. Write it in another way.")
 
 
 def critique_frame(processor: hf.ProcessorMixin, prompt: Prompt, wording: Wording) -> tuple[str, list[int]]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrlhf_core.data import storage
+from mmrlhf_core.data.names import NamesError, check_names
 
 
 def names(folder: Path) -> set[str]:
@@ -110,3 +111,32 @@ def test_tree_hash_sees_names_and_contents_only(tmp_path):
     assert storage.sha256_tree(tmp_path / "one") == storage.sha256_tree(tmp_path / "two")
     (tmp_path / "two/a").rename(tmp_path / "two/c")
     assert storage.sha256_tree(tmp_path / "one") != storage.sha256_tree(tmp_path / "two")
+
+
+def test_a_json_file_of_another_shape_is_named_with_its_key(tmp_path):
+    file = tmp_path / "x.json"
+    storage.write_json(file, {"a": 1})
+    assert storage.read_object(file, ("a",)) == {"a": 1}
+    for content, key in (('{"b": 1}', "'a'"), ("{}", "'a'"), ("null", "null"), ("[1]", "object"), ("[" * 100_000, "x")):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=key) as caught:
+            storage.read_object(file, ("a",))
+        assert str(file) in str(caught.value)
+
+
+def test_what_is_removed_is_gone_and_an_absent_target_is_no_error(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for name in ("link", "folder", "folder"):
+        storage.remove(tmp_path / name)
+    assert names(tmp_path) == set()
+    storage.require_writable(tmp_path / "new")
+    assert names(tmp_path / "new") == set()
+
+
+def test_unknown_and_missing_names_come_with_the_nearest_one():
+    check_names("file", ["beta", "w"], ["w", "beta"])
+    for written, key in ((["betta", "w"], "'beta'"), (["w"], "'beta'"), (["w", "beta", "zzz"], "beta, w")):
+        with pytest.raises(NamesError, match=key):
+            check_names("file", written, ["w", "beta"])
