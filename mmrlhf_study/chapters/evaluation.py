@@ -26,7 +26,7 @@ from mmrlhf_study.miniworld.render import render
 
 MINIWORLD = "MiniWorld"
 COLUMNS = (*TEN_DIMENSIONS, "all")
-CAPTIONS = {
+EVALUATION_CAPTIONS = {
     "overview": "Gain of every policy in every dimension; bold where the 95 % interval leaves out 0 (MiniWorld)",
     "dimensions": "How good the answers are in each of the ten dimensions, with 95 % intervals over scenes (MiniWorld)",
     "gains": "Gain or loss of every policy against the first one, by bench; filled: better or worse (MiniWorld)",

@@ -1,4 +1,4 @@
-"""Tests, effect sizes and power of a comparison; with `intervals`, the one place of statistics.
+"""Tests, effect sizes and power of a comparison. Intervals are in `chapters.intervals`.
 
 Items that share a query are not independent: where `clusters` are given, whole clusters are drawn and change signs.
 A p-value is two-sided. Shapes: n items, Q clusters.

@@ -1,12 +1,12 @@
-"""Nine of the paper's ten dimensions in MiniWorld: items drawn once by seed, scored by program against the truth.
+"""Nine of the paper's ten dimensions in MiniWorld: items drawn by seed and scored by a program against the truth.
 
-A set of items shares family, tasks and form; a bench scores the answers to one set or more with the metric of the
-benchmark it stands for. The tenth dimension is in `safety`. Scenes come from a range of seeds of their own, and none
-has the hash of a scene given as seen.
+The items of a set share family, tasks and form. A bench scores the answers to one set or more with the metric of the
+benchmark it stands for. The tenth dimension is in `safety`. Scenes come from their own range of seeds, and none has the
+hash of a scene that was given as seen.
 
-Where MiniWorld cannot show what a metric is for: bars are 1 to 8 high, so 5 % of tolerance is none; objects are all
-about equally frequent, so POPE's popular objects are hardly more tempting than random ones. POPE's adversarial objects
-are those that often come together; here a near miss takes their place: one attribute changed.
+Limits of MiniWorld: bars are 1 to 8 high, so a tolerance of 5 % allows nothing. All objects are about equally frequent,
+so POPE's popular objects are hardly more tempting than random ones. POPE's adversarial objects are those that often
+occur together; here they are near misses with one attribute changed.
 """
 
 from collections import Counter
@@ -79,15 +79,15 @@ def fresh_scenes(
 ) -> list[Scene]:
     """`n` scenes of a set that fit it, none with a hash in `taken`; their hashes are added to it."""
     start = FIRST_SEED + seed % 1000 * 10**4 + Random(f"evaluate {name}").randrange(10**6) * 10
-    found = []
+    fresh = []
     for number in scenes.EVALUATION[start : start + SEEDS]:
-        if len(found) == n:
-            return found
+        if len(fresh) == n:
+            return fresh
         scene = scenes.draw(number, family)
         if scene.hash not in taken and fits(scene):
             taken.add(scene.hash)
-            found.append(scene)
-    raise ValueError(f"Only {len(found)} of {n} new scenes for {name!r} in {SEEDS:,} seeds. Ask fewer items.")
+            fresh.append(scene)
+    raise ValueError(f"Only {len(fresh)} of {n} new scenes for {name!r} in {SEEDS:,} seeds. Ask for fewer items.")
 
 
 def _allowed(scene: Scene, names: Sequence[str], form: str) -> list[str]:
@@ -106,16 +106,15 @@ def draw(n: int, taken: set[str], seed: int) -> list[BenchItem]:
     return items + _pope_items(fresh_scenes("objects", "shapes", bool, n, taken, seed), seed)
 
 
-def _pope_items(found: Sequence[Scene], seed: int) -> list[BenchItem]:
+def _pope_items(fresh: Sequence[Scene], seed: int) -> list[BenchItem]:
     """A question to answer with yes, and three with no, about each scene: `is there a red circle at b3 ?`."""
-    popular = [thing for thing, _ in Counter(fact.thing for scene in found for fact in scene.facts).most_common()]
+    popular = [thing for thing, _ in Counter(fact.thing for scene in fresh for fact in scene.facts).most_common()]
     items = []
-    for scene in found:
+    for scene in fresh:
         rng = Random(f"evaluate {seed} pope {scene.seed}")
-        asked = {"yes": rng.choice(scene.facts)}
-        asked |= {setting: _absent(rng, scene, setting, popular) for setting in SETTINGS}
-        for setting, claim in asked.items():
-            items.append(_object_item(scene, claim, setting))
+        claimed = {"yes": rng.choice(scene.facts)}
+        claimed |= {setting: _absent(rng, scene, setting, popular) for setting in SETTINGS}
+        items += [_object_item(scene, claim, setting) for setting, claim in claimed.items()]
     return items
 
 
@@ -139,12 +138,13 @@ def _absent(rng: Random, scene: Scene, setting: str, popular: Sequence[str]) -> 
 def _object_item(scene: Scene, claim: Fact, setting: str) -> BenchItem:
     """The question whether a claim holds, in the words of the task `exists_at`."""
     key = "yes" if claims.holds(claim, scene) else "no"
-    seen = Fact(claim.place, scene.at(claim.place))
-    answer = questions.compose(scene.family, [seen], key)
+    answer = questions.compose(scene.family, [Fact(claim.place, scene.at(claim.place))], key)
     prompt = f"is there {claim.thing} at {claim.place} ?"
-    asked = questions.ask(scene, "exists_at")
-    made = replace(asked, id=f"{asked.id}~{setting}", prompt=prompt, key=key, evidence=(claim.place,), answer=answer)
-    return BenchItem(f"objects {setting}", made)
+    exists = questions.ask(scene, "exists_at")
+    question = replace(
+        exists, id=f"{exists.id}~{setting}", prompt=prompt, key=key, evidence=(claim.place,), answer=answer
+    )
+    return BenchItem(f"objects {setting}", question)
 
 
 # ---------------------------------------------------------------- measures
@@ -170,33 +170,31 @@ def percent(sums: np.ndarray) -> np.ndarray:
     return 100 * sums[..., 0] / sums[..., -1]
 
 
-def _key_letter(item: BenchItem) -> str:
-    return "abcd"[item.question.options.index(item.question.key)]
+def _option(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
+    options = item.question.options
+    return (float(metrics.option_letter(text, options) == "abcd"[options.index(item.question.key)]),)
 
 
 def _pope(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
-    said, key = metrics.yes_no(text), item.question.key
-    return float(said == key), *metrics.pope_columns(said, key), float(key == "yes")
-
-
-def _there(item: BenchItem) -> set[str]:
-    """The objects of a scene, as one names them with colour and without."""
-    words = [fact.thing.split() for fact in item.question.scene.facts]
-    return {phrase for _, *rest in words for phrase in (rest[-1], " ".join(rest[-2:]))}
+    answer, key = metrics.yes_no(text), item.question.key
+    return float(answer == key), *metrics.pope_columns(answer, key), float(key == "yes")
 
 
 def _chair(text: str, item: BenchItem) -> tuple[float, float, float]:
-    return metrics.chair_columns(metrics.objects(text, OBJECTS), _there(item))
+    """`metrics.chair_columns` of a description; the objects of a scene count with their colour and without."""
+    words = [fact.thing.split() for fact in item.question.scene.facts]
+    there = {phrase for _, *rest in words for phrase in (rest[-1], " ".join(rest[-2:]))}
+    return metrics.chair_columns(metrics.objects(text, OBJECTS), there)
 
 
 def _chair_i(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
-    wrong, mentions, some = _chair(text, item)
-    return 1 - wrong / max(mentions, 1), wrong, mentions, some
+    wrong, mentions, any_wrong = _chair(text, item)
+    return 1 - wrong / max(mentions, 1), wrong, mentions, any_wrong
 
 
 def _chair_s(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
-    wrong, mentions, some = _chair(text, item)
-    return 1 - some, wrong, mentions, some
+    wrong, mentions, any_wrong = _chair(text, item)
+    return 1 - any_wrong, wrong, mentions, any_wrong
 
 
 def judged(text: str, item: BenchItem) -> float:
@@ -223,23 +221,19 @@ def _matching(match: Callable[[str, Sequence[str]], float]) -> Columns:
     return lambda text, item, _: (match(text, [item.question.key]),)
 
 
+def _judged(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
+    return (judged(text, item),)
+
+
 EXACT_MATCH = Measure("exact match", "%", True, _matching(metrics.exact_match), percent, 0)
 RELAXED = Measure("relaxed accuracy", "%", True, _matching(metrics.relaxed_match), percent, 0)
 ANLS = Measure("ANLS", "%", True, _matching(metrics.anls), percent)
-OPTION = Measure(
-    "option letter", "%", True,
-    lambda text, item, _: (float(metrics.option_letter(text, item.question.options) == _key_letter(item)),), percent, 0,
-)  # fmt: skip
+OPTION = Measure("option letter", "%", True, _option, percent, 0)
 POPE = Measure("accuracy", "%", True, _pope, percent, 0)
 CHAIR_I = Measure("CHAIR-i", "%", False, _chair_i, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[0])
 CHAIR_S = Measure("CHAIR-s", "%", False, _chair_s, lambda s: 100 * metrics.chair(s[..., 1:4], s[..., -1])[1], 3)
-JUDGE = Measure(
-    "judge, relative", "% of the reference", True, lambda text, item, _: (judged(text, item),),
-    lambda s: 20 + 0.8 * percent(s),
-)  # fmt: skip
-MEAN_POINTS = Measure(
-    "judge, points", "1 to 5", True, lambda text, item, _: (judged(text, item),), lambda s: 1 + percent(s) / 25
-)
+JUDGE = Measure("judge, relative", "% of the reference", True, _judged, lambda s: 20 + 0.8 * percent(s))
+MEAN_POINTS = Measure("judge, points", "1 to 5", True, _judged, lambda s: 1 + percent(s) / 25)
 WON = Measure("win rate, a tie is half", "%", True, _won, percent)  # against itself 50
 
 
@@ -249,7 +243,7 @@ class Bench:
 
     name: str
     dimension: str
-    counterpart: str  # row of `benchmarks.ROWS`
+    counterpart: str  # row of `paper.PAPER_ROWS`; blank for a control
     sets: tuple[str, ...]
     measure: Measure
 
@@ -282,9 +276,10 @@ BENCHES = (
 
 def pope_table(answers: Sequence[str], items: Sequence[BenchItem]) -> dict[str, metrics.Pope]:
     """POPE's numbers in its three settings, from the answers of one policy."""
-    found = {}
+    table = {}
     for setting in SETTINGS:
         sets = ("objects yes", f"objects {setting}")
-        rows = np.array([_pope(t, i, "") for t, i in zip(answers, items, strict=True) if i.set in sets]).reshape(-1, 7)
-        found[setting] = metrics.pope(rows[:, 1:6].sum(0), rows[:, 6].sum())
-    return found
+        rows = [_pope(text, item, "") for text, item in zip(answers, items, strict=True) if item.set in sets]
+        sums = np.array(rows).reshape(-1, 7).sum(0)
+        table[setting] = metrics.pope(sums[1:6], sums[6])
+    return table

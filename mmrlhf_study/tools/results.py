@@ -117,12 +117,11 @@ def read(place: str | Path) -> ResultsFolder:
             runs.append(content)
         else:
             counts[content] += 1
-    models = {model: _results([run for run in runs if run.model == model]) for model in _distinct(runs, "model")}
+    models = {
+        model: _results([run for run in runs if run.model == model])
+        for model in dict.fromkeys(run.model for run in runs)
+    }
     return ResultsFolder(models, refused, counts["items"], counts["other"])
-
-
-def _distinct(runs: Iterable[HarnessRun], name: str) -> list[str]:
-    return list(dict.fromkeys(getattr(run, name) for run in runs))
 
 
 def _read_file(file: Path, name: str) -> HarnessRun | str:
@@ -178,7 +177,7 @@ def _results(runs: Sequence[HarnessRun]) -> ModelResults:
     """The numbers of one model's runs, put into rows."""
     offers: dict[str, list[tuple[float, str, str]]] = {}  # row → value, how far it was cut, harness
     unknown, incomplete, set_aside = [], [], []
-    for harness in _distinct(runs, "harness"):
+    for harness in dict.fromkeys(run.harness for run in runs):
         here = [run for run in runs if run.harness == harness]
         ranked = {task: _best_first(here, task) for task in dict.fromkeys(task for run in here for task in run.tasks)}
         numbers = {
@@ -392,11 +391,9 @@ def beside(models: Mapping[str, ModelResults]) -> pd.DataFrame:
     rows = []
     for name, row in PAPER_ROWS.items():
         if any(name in results.values for results in models.values()):
-            ours = {model: _cell(results, name) for model, results in models.items()}
+            ours = {
+                model: f"{results.values[name]:g} ({results.limited[name]})" if name in results.limited
+                else results.values.get(name) for model, results in models.items()
+            }  # fmt: skip
             rows.append({"row": name, "unit": row.unit, "better": row.better, **ours, **paper.shown(name)})
     return pd.DataFrame(rows)
-
-
-def _cell(results: ModelResults, row: str) -> float | str | None:
-    value = results.values.get(row)
-    return f"{value:g} ({results.limited[row]})" if row in results.limited else value
