@@ -7,6 +7,8 @@ a ratio over the claims of answers has a percentile interval of a bootstrap over
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from random import Random
 
 import numpy as np
@@ -43,22 +45,17 @@ def exam(per_group: int, seen: set[str], seed: int) -> list[tuple[str, Question]
     asked, taken = [], set(seen)
     for group in GROUPS:
         family = "sign" if group == "safety" else group
-        rng, count = Random(f"exam {seed} {group}"), 0
-        for number in scenes.EVALUATION[seed % 1000 * 10**4 :]:
-            scene = scenes.draw(number, family)
-            names = [name for name in questions.tasks(scene) if _belongs(scene, name, group)]
-            if scene.hash not in taken and names:
-                taken.add(scene.hash)
-                asked += [(group, question) for question in _about(rng, scene, names)]
-                count += 1
-            if count == per_group:
-                break
+        rng, concluding = Random(f"exam {seed} {group}"), partial(_concluding, group=group)
+        new_scenes = scenes.unseen(family, scenes.EVALUATION[seed % 1000 * 10**4 :], taken, concluding)
+        for scene in islice(new_scenes, per_group):
+            asked += [(group, question) for question in _about(rng, scene, concluding(scene))]
     return asked
 
 
-def _belongs(scene: scenes.Scene, task: str, group: str) -> bool:
-    """Whether a task has a conclusion and belongs to this group; the safety tasks of signs are a group of their own."""
-    return task != "describe" and (questions.ask(scene, task).dimension == "safety") == (group == "safety")
+def _concluding(scene: scenes.Scene, group: str) -> list[str]:
+    """The tasks with a conclusion in this group; the safety tasks of signs are a group of their own."""
+    names = [name for name in questions.tasks(scene) if name != "describe"]
+    return [name for name in names if (questions.ask(scene, name).dimension == "safety") == (group == "safety")]
 
 
 def _about(rng: Random, scene: scenes.Scene, names: Sequence[str]) -> list[Question]:

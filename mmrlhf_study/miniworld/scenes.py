@@ -15,9 +15,10 @@ no fact names is empty: it holds `nothing`.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from random import Random
 
 FAMILIES = ("shapes", "chart", "sign", "clip", "pair", "tiles")
@@ -102,16 +103,20 @@ def draw(seed: int, family: str) -> Scene:
     return Scene(family, theme, seed, tuple(sorted(facts, key=lambda fact: PLACES[family].index(fact.place))))
 
 
+def unseen(
+    family: str, seeds: Iterable[int], taken: set[str], fits: Callable[[Scene], object] = bool
+) -> Iterator[Scene]:
+    """The scenes of these seeds that fit and whose hash is not in `taken`; their hashes are added to it."""
+    for seed in seeds:
+        scene = draw(seed, family)
+        if scene.hash not in taken and fits(scene):
+            taken.add(scene.hash)
+            yield scene
+
+
 def fresh(family: str, seeds: Iterable[int], n: int, seen: set[str]) -> list[Scene]:
     """The first `n` scenes of these seeds with different hashes, none of which is in `seen`."""
-    taken, new_scenes = set(seen), []
-    for seed in seeds:
-        if len(new_scenes) == n:
-            break
-        scene = draw(seed, family)
-        if scene.hash not in taken:
-            taken.add(scene.hash)
-            new_scenes.append(scene)
+    new_scenes = list(islice(unseen(family, seeds, set(seen)), n))
     if len(new_scenes) < n:
         raise ValueError(f"Only {len(new_scenes)} of {n} new {family} scenes in these seeds. Give more seeds.")
     return new_scenes
