@@ -19,7 +19,7 @@ from mmrlhf_study.pipeline.chapters import Chapter, chapters, read
 
 BOOK = "reports/book"
 HERE = Path(__file__).parent
-FIXED = ("conf.py", "book.css", "references.bib", "glossary.md")
+FIXED = ("conf.py", "book.css", "references.bib", "glossary.md", "teach.md", "limits.md", "engine.md")
 
 
 def write_chapter(chapter: Chapter, folder: Path) -> None:

@@ -110,6 +110,7 @@ def front(known: Findings, chapters: Sequence[Chapter], runs: Sequence[dict[str,
         "## The run",
         facts(runs),
         toctree("Chapters", (f"chapters/{chapter.name}" for chapter in chapters)),
+        toctree("Guides", ("teach", "limits", "engine")),
         toctree("Reference", ("numbers", "glossary", "symbols", "api", "sources")),
     ]
     return "\n".join(parts)
