@@ -25,7 +25,7 @@ Layout = Literal["", "ddp", "zero1", "zero2", "zero3", "fsdp"]
 class Section(BaseModel):
     """What every section has in common: no unknown name, no conversion between types, no change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class BaseParams(Section):
