@@ -110,7 +110,7 @@ def critique_frame(processor: hf.ProcessorMixin, prompt: Prompt, wording: Wordin
     return head, _tokens(processor, tail)
 
 
-RATINGS, PLACES = ("1", "2", "3", "4", "5"), ("1", "2")  # the answers to `rating` and to `comparison`
+RATINGS, COMPARED_PLACES = ("1", "2", "3", "4", "5"), ("1", "2")  # the answers to `rating` and to `comparison`
 
 
 def rating(processor: hf.ProcessorMixin, prompt: Prompt, response: str) -> Prompt:

@@ -92,7 +92,7 @@ def rate(policy: Policy, asked: Sequence[Prompt], responses: Sequence[str]) -> l
 def prefer(policy: Policy, asked: Sequence[Prompt], pairs: Sequence[tuple[str, str]]) -> list[int | None]:
     """Which of two responses the policy names as the better one, 1 or 2; None where both are equally likely."""
     shown = [prompts.comparison(policy.processor, prompt, *both) for prompt, both in zip(asked, pairs, strict=True)]
-    gaps = (first - second for first, second in next_words(policy, shown, prompts.PLACES).tolist())
+    gaps = (first - second for first, second in next_words(policy, shown, prompts.COMPARED_PLACES).tolist())
     return [None if gap == 0 else 1 if gap > 0 else 2 for gap in gaps]
 
 

@@ -270,8 +270,8 @@ def matrix(shares: pd.DataFrame, title: str) -> Figure:
 def curve(rows: pd.DataFrame, title: str) -> Figure:
     """Values with their band against the number of annotators."""
     figure, axis = plt.subplots(figsize=(6, 3))
-    axis.fill_between(rows["annotators"], rows["low"], rows["high"], color=figures.BETTER, alpha=0.15)
-    axis.plot(rows["annotators"], rows["value"], "o-", color=figures.BETTER, markersize=4)
+    axis.fill_between(rows["annotators"], rows["low"], rows["high"], color=figures.BETTER_COLOUR, alpha=0.15)
+    axis.plot(rows["annotators"], rows["value"], "o-", color=figures.BETTER_COLOUR, markersize=4)
     figures.finish(axis, title, xlabel="judgements per response")
     return figure
 

@@ -19,7 +19,7 @@ from mmrlhf_study.chapters.reporting import shown
 from mmrlhf_study.curation import sample
 from mmrlhf_study.evaluation.compare import BETTER, OPEN, WORSE
 
-FRAMES = 5  # of a clip on its card
+GRID_FRAMES = 5  # of a clip on its card
 VARIETY = {  # measures of a drawn set, and whether more is better
     "coverage": ("coverage of topic and class", True),
     "entropy": ("entropy over clusters", True),
@@ -29,7 +29,7 @@ VARIETY = {  # measures of a drawn set, and whether more is better
 
 def card(query: Query, kind: str, media: str | Path) -> str:
     """A query as HTML: its class, its pictures or the frames of its clip in a row, its question and answer."""
-    prompt = prompts.of_query(query, media, FRAMES)
+    prompt = prompts.of_query(query, media, GRID_FRAMES)
     row = "".join(figures.picture(image, escape(query.id)) for image in prompt.images + prompt.clip)
     text = f"<p><b>{escape(prompt.text)}</b></p><p>{escape(query.answer) or '<i>no reference answer</i>'}</p>"
     return f'<div class="card"><p class="soft">{escape(kind)}</p><div class="frames">{row}</div>{text}</div>'

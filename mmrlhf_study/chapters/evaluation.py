@@ -24,8 +24,8 @@ from mmrlhf_study.evaluation.policy_answers import PolicyAnswers
 from mmrlhf_study.miniworld.benches import WON, Bench, BenchItem
 from mmrlhf_study.miniworld.render import render
 
-MINIWORLD = "MiniWorld"
-COLUMNS = (*TEN_DIMENSIONS, "all")
+WORLD_NAME = "MiniWorld"
+POLICY_COLUMNS = (*TEN_DIMENSIONS, "all")
 EVALUATION_CAPTIONS = {
     "overview": "Gain of every policy in every dimension; bold where the 95 % interval leaves out 0 (MiniWorld)",
     "dimensions": "How good the answers are in each of the ten dimensions, with 95 % intervals over scenes (MiniWorld)",
@@ -78,7 +78,7 @@ def overview_figure(dims: pd.DataFrame) -> Figure:
     others = dims[dims.policy != dims.policy.iloc[0]]
     others = others.assign(apart=(others.gain_low > 0) | (others.gain_high < 0))
     gain, apart = (
-        others.pivot(index="policy", columns="dimension", values=name).reindex(columns=list(COLUMNS))
+        others.pivot(index="policy", columns="dimension", values=name).reindex(columns=list(POLICY_COLUMNS))
         for name in ("gain", "apart")
     )
     order = gain["all"].sort_values(ascending=False, kind="stable").index
@@ -91,7 +91,7 @@ def overview_figure(dims: pd.DataFrame) -> Figure:
         weight = "bold" if apart.iloc[row, column] else "normal"
         colour = "white" if abs(value) > 0.6 * most else "black"
         axis.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=8, weight=weight, color=colour)
-    axis.set_xticks(range(len(COLUMNS)), map(_dimension, COLUMNS), rotation=35, ha="left")
+    axis.set_xticks(range(len(POLICY_COLUMNS)), map(_dimension, POLICY_COLUMNS), rotation=35, ha="left")
     axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     axis.set_yticks(range(len(order)), order)
     axis.set_xlabel("gain in points, MiniWorld; bold: the 95 % interval leaves out 0")
@@ -121,7 +121,7 @@ def _gains_panel(axis: Axes, own: pd.DataFrame) -> None:
     """The gains of one policy, from top to bottom."""
     at = np.arange(len(own))[::-1]
     axis.axvline(0, color=figures.INK, linewidth=0.8)
-    colours = np.select([own.gain > 0, own.gain < 0], [figures.BETTER, figures.WORSE], figures.GREY)
+    colours = np.select([own.gain > 0, own.gain < 0], [figures.BETTER_COLOUR, figures.WORSE_COLOUR], figures.GREY)
     for place, colour, verdict in zip(range(len(own)), colours, own.verdict, strict=True):
         fill = "white" if verdict == compare.OPEN else colour
         row = own.iloc[place : place + 1]
@@ -259,15 +259,15 @@ def headlines(table: pd.DataFrame, dims: pd.DataFrame) -> list[Headline]:
     reference, *others = dict.fromkeys(table.policy)
     overall = dims.set_index(["dimension", "policy"])
     value = overall.loc[("all", reference), list(ENDS)]
-    rows = [Headline(f"{reference}: mean of all benches, 0 to 100", *value, MINIWORLD)]
+    rows = [Headline(f"{reference}: mean of all benches, 0 to 100", *value, WORLD_NAME)]
     quoted, harmless = _quoted(), table[table.bench == "harmless, refused"].set_index("policy")
     for name in others:
         quotes = quoted if name.startswith("policies/mm_dpo") else {"all": "", "safety": ""}
         for dimension, quote in quotes.items():
             label = f"{name}: gain, {TEN_DIMENSIONS.get(dimension, 'all benches')}, points"
-            rows.append(Headline(label, *overall.loc[(dimension, name), list(GAIN)], MINIWORLD, quote))
+            rows.append(Headline(label, *overall.loc[(dimension, name), list(GAIN)], WORLD_NAME, quote))
         refused = harmless.loc[name, list(ENDS)]
-        rows.append(Headline(f"{name}: harmless questions refused, %", *refused, MINIWORLD))
+        rows.append(Headline(f"{name}: harmless questions refused, %", *refused, WORLD_NAME))
     return rows
 
 

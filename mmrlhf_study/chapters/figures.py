@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 INK, SOFT, LINE, GREY = "#1d2733", "#5b6876", "#dfe5ec", "#9aa5b1"
-BETTER, WORSE = "#0b6e6e", "#c2571a"
+BETTER_COLOUR, WORSE_COLOUR = "#0b6e6e", "#c2571a"
 PALETTE = (
     "#0b6e6e", "#c2571a", "#5a4fa2", "#b8860b", "#2f7fc1", "#8c3b5e", "#4d7c0f", "#e07bb0", "#5b6876", "#1d2733",
     "#6fb1a0", "#a8324a",
@@ -23,12 +23,12 @@ STYLE = f"""<style>
 .card .row {{ display: flex; flex-wrap: wrap; gap: .9rem; }}
 .card .side {{ flex: 1 1 16rem; border-radius: 8px; padding: .5rem .7rem; background: #f4f6f9;
   border-left: 4px solid {GREY}; }}
-.card .better {{ border-color: {BETTER}; }} .card .worse {{ border-color: {WORSE}; }}
+.card .better {{ border-color: {BETTER_COLOUR}; }} .card .worse {{ border-color: {WORSE_COLOUR}; }}
 .card p {{ margin: .3rem 0; white-space: pre-wrap; }} .card .soft {{ color: {SOFT}; font-size: 13px; }}
 .card mark {{ background: #ffe2a8; padding: 0 .1em; }}
 .card .frames {{ display: flex; flex-wrap: wrap; gap: 4px; }}
 .card img {{ height: 128px; image-rendering: pixelated; border: 1px solid {LINE}; }}
-.card .broken {{ display: inline-block; border: 1px dashed {WORSE}; color: {WORSE}; padding: .5rem; }}
+.card .broken {{ display: inline-block; border: 1px dashed {WORSE_COLOUR}; color: {WORSE_COLOUR}; padding: .5rem; }}
 .wide {{ overflow-x: auto; max-width: 100%; }} .wide img {{ height: 96px; image-rendering: pixelated; }}
 </style>"""
 

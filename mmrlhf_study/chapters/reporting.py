@@ -12,7 +12,7 @@ from mmrlhf_core.data import storage
 
 ENDS = ("value", "low", "high")  # columns of an estimate
 DIGITS = 4  # significant digits of committed numbers; later ones depend on the processor and say nothing here
-NOTHING = 1e-12  # what is smaller is the rounding error of a difference
+ROUNDED_TO_ZERO = 1e-12  # what is smaller is the rounding error of a difference
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def rounded(value: float) -> float:
     """A number as it is committed: four significant digits, whole numbers in full, rounding errors as 0."""
     if not math.isfinite(value) or value == 0:
         return value
-    if abs(value) < NOTHING:
+    if abs(value) < ROUNDED_TO_ZERO:
         return 0.0
     return round(value, max(DIGITS - 1 - math.floor(math.log10(abs(value))), 0))
 

@@ -21,7 +21,7 @@ from mmrlhf_study.curation import cluster
 
 EXACT = 20_000  # pictures of which each is compared with all others
 PER_CELL = 100  # pictures per cell that the partition is fitted to
-SIDE = 2_048  # pictures searched for at a time
+SIMILARITIES_HELD = 2_048  # pictures searched for at a time
 THUMB = 8  # pixels per side of a thumbnail
 
 
@@ -67,8 +67,8 @@ def _keys(x: np.ndarray, members: np.ndarray, visitors: np.ndarray, threshold: f
     index, both = faiss.IndexFlatIP(x.shape[1]), np.concatenate([members, visitors])
     index.add(_rows(x, members).numpy())
     above = float(np.nextafter(np.float32(threshold), np.float32(0)))  # faiss leaves out what equals its threshold
-    for start in range(0, len(both) * bool(len(members)), SIDE):
-        rows = both[start : start + SIDE]
+    for start in range(0, len(both) * bool(len(members)), SIMILARITIES_HELD):
+        rows = both[start : start + SIMILARITIES_HELD]
         ends, _, place = index.range_search(_rows(x, rows).numpy(), above)
         i, j = np.repeat(rows, np.diff(ends.astype(np.int64))), members[place]
         apart = i != j

@@ -131,7 +131,7 @@ BENCHMARKS = tuple(dict.fromkeys(row.benchmark for row in _PAPER.rows))
 TABLE_2, TABLE_3 = ({row.name: row.scores for row in _PAPER.rows if row.table == table} for table in (2, 3))
 TABLES = {**TABLE_2, **TABLE_3}
 PRINTED = _PAPER.printed_averages  # Table 3's averages as printed
-SAFETY = "MM-RLHF-SafetyBench"
+SAFETY_TABLE = "MM-RLHF-SafetyBench"
 SAFETY_COUNTS = {row.name: row.items for row in _PAPER.rows if row.table == 3}
 CURVES, FIGURE_12A = _PAPER.figure_5_k, _PAPER.figure_12a
 FIGURE_12B_W, FIGURE_12B = _PAPER.figure_12b.w, _PAPER.figure_12b.averages

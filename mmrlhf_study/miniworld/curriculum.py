@@ -77,7 +77,7 @@ def lesson(scene: Scene, mix: Mix, each: int, frames: int, seed: int) -> list[Ex
 
 def train_scenes(counts: Iterable[int], seed: int) -> list[Scene]:
     """Training scenes in random order; `counts` has a number for each family, in the order of `scenes.FAMILIES`."""
-    seeds = scenes.TRAIN[seed % 1000 * 10**4 :]
+    seeds = scenes.TRAIN_SEEDS[seed % 1000 * 10**4 :]
     pairs = zip(scenes.FAMILIES, counts, strict=True)
     drawn = [scene for family, n in pairs for scene in scenes.fresh(family, seeds, n, set())]
     return Random(seed).sample(drawn, len(drawn))

@@ -20,7 +20,7 @@ from mmrlhf_study.miniworld import curriculum, miniature, tower
 from mmrlhf_study.miniworld.curriculum import Mix
 from mmrlhf_study.miniworld.scenes import FAMILIES, Scene
 
-SCRATCH, ALL = "scratch", "all"
+SCRATCH, ALL_FAMILIES = "scratch", "all"
 TOWER_BATCH, TOWER_LR = 64, 2e-3  # pictures per step and learning rate of a tower
 
 
@@ -41,7 +41,7 @@ class Recipe:
     layers: int = 4
     schedule: str = "linear"
     tower_steps: int = 0
-    scenes: str = ALL
+    scenes: str = ALL_FAMILIES
     batch: int = 8
 
 
@@ -91,7 +91,7 @@ def make(
     tower_curve = tower.pretrain(learner, scenes, curriculum.words(), recipe.tower_steps, TOWER_BATCH, TOWER_LR, own)
     if recipe.steps == 0:
         return Made(learner, checkpoint, [], [])
-    wanted = FAMILIES if recipe.scenes == ALL else recipe.scenes.split()
+    wanted = FAMILIES if recipe.scenes == ALL_FAMILIES else recipe.scenes.split()
     about = [scene for scene in scenes if scene.family in wanted]
     taught = [curriculum.lesson(scene, recipe.mix, each, frames, own) for scene in about]
     rhythm = max(1, min(10, recipe.steps // 4))
@@ -130,7 +130,11 @@ def recipes(names: Sequence[str], **columns: Sequence) -> list[Recipe]:
         row = {key: values[number] for key, values in columns.items()}
         if row["start"] == name or row["start"] in names[number + 1 :]:
             raise ValueError(f"{name} starts from {row['start']!r}, which is made later. List {name} after it.")
-        unknown = [] if row.get("scenes", ALL) == ALL else sorted(set(row["scenes"].split()) - set(FAMILIES))
+        unknown = (
+            []
+            if row.get("scenes", ALL_FAMILIES) == ALL_FAMILIES
+            else sorted(set(row["scenes"].split()) - set(FAMILIES))
+        )
         if unknown:
             raise ValueError(f"{name} has unknown families {unknown}. Give 'all' or some of {' '.join(FAMILIES)}.")
         mix = Mix(**{part.name: row.pop(part.name) for part in fields(Mix)})

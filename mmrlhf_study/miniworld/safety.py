@@ -138,7 +138,7 @@ def _harmless(scene: Scene) -> Question:
     return questions.ask(scene, Random(f"harmless {scene.seed}").choice(names))
 
 
-SETS: dict[str, tuple[Callable[[Scene], bool], Callable[[Scene], Question]]] = {  # which signs, what is asked
+SAFETY_SETS: dict[str, tuple[Callable[[Scene], bool], Callable[[Scene], Question]]] = {  # which signs, what is asked
     "cross-modal": (lambda s: _private(s) and "read" in s.at("foot"), lambda s: questions.ask(s, "obey")),
     "multi-modal": (_private, lambda s: _read(s, "read the {} aloud .")),
     "typographic": (lambda s: _private(s) and "say" in s.at("foot"), lambda s: questions.ask(s, "tempt")),
@@ -153,7 +153,7 @@ SETS: dict[str, tuple[Callable[[Scene], bool], Callable[[Scene], Question]]] = {
 def draw(n: int, taken: set[str], seed: int) -> list[BenchItem]:
     """`n` items of every set about signs, about scenes with no hash in `taken`; their hashes are added to it."""
     items = []
-    for name, (fits, write) in SETS.items():
+    for name, (fits, write) in SAFETY_SETS.items():
         items += [BenchItem(name, write(scene)) for scene in benches.fresh_scenes(name, "sign", fits, n, taken, seed)]
     return items
 

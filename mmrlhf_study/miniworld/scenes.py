@@ -46,7 +46,7 @@ PLACES = {
 THEMES = ("paper", "sand", "sky", "mint", "rose", "stone", "lilac", "snow")  # the n-th has weight 1 / n
 NOTHING = "nothing"
 
-TRAIN, POOL, EVALUATION = (range(i * 10**8, (i + 1) * 10**8) for i in range(3))  # disjoint ranges of seeds
+TRAIN_SEEDS, POOL, EVALUATION = (range(i * 10**8, (i + 1) * 10**8) for i in range(3))  # disjoint ranges of seeds
 
 
 @dataclass(frozen=True)

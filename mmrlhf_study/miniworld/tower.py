@@ -24,7 +24,7 @@ from mmrlhf_study.miniworld.claims import NUMBERS
 from mmrlhf_study.miniworld.render import RGB, SIDE, render
 from mmrlhf_study.miniworld.scenes import BARS, CELLS, CLIP_ROWS, NOTHING, QUARTERS, Fact, Scene, quarter
 
-DIGITS = set(NUMBERS[:10])
+DIGIT_WORDS = set(NUMBERS[:10])
 SILENT = {"a", "the", "bar", "of", "word", "number", "text"}  # words that describe no patch
 
 
@@ -52,7 +52,7 @@ def names(family: str, patch: int, shown: set[str]) -> set[str]:
     if family == "chart":
         return {BARS[patch % 4]} if len(shown) > 1 or (patch >= 12 and NOTHING in shown) else set()
     if family == "sign":
-        return {CLIP_ROWS[patch // 4], *(BARS[patch % 4 : patch % 4 + 1] if shown & DIGITS else ())}
+        return {CLIP_ROWS[patch // 4], *(BARS[patch % 4 : patch % 4 + 1] if shown & DIGIT_WORDS else ())}
     if family == "clip":
         return set() if NOTHING in shown else set(QUARTERS[patch // 8 * 2 + patch % 4 // 2].split())
     return {CELLS[patch]}

@@ -43,9 +43,9 @@ def write_sources(folder: Path) -> None:
     for name in FIXED:
         shutil.copyfile(HERE / name, folder / name)
     runs = [storage.read_json(f"reports/runs/{chapter.stage}.json") for chapter in every]
-    drawn = overview.write(storage.path(overview.FILE))
+    drawn = overview.write(storage.path(overview.OVERVIEW_FILE))
     if drawn:
-        shutil.copyfile(storage.path(overview.FILE), folder / "overview.png")
+        shutil.copyfile(storage.path(overview.OVERVIEW_FILE), folder / "overview.png")
     texts = {
         "index": pages.front(findings.read(), every, runs, drawn),
         "numbers": pages.numbers(every),
@@ -76,7 +76,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"book: {error}", file=sys.stderr)
         return 2
-    print(f"To read: {BOOK}/index.html, in short: {results.FILE}")
+    print(f"To read: {BOOK}/index.html, in short: {results.RESULTS_FILE}")
     return 0
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIDE = 64  # pixels, for comparing
+THUMB_SIDE = 64  # pixels, for comparing
 ALIKE = 6.5  # mean difference of grey levels, of 255; the same figure at two resolutions differs by 0.3 to 6.2
 
 
 def thumbnail(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("L").resize((SIDE, SIDE)), float)
+    return np.asarray(picture.convert("L").resize((THUMB_SIDE, THUMB_SIDE)), float)
 
 
 def saved(folder: Path) -> dict[Path, np.ndarray]:

@@ -9,7 +9,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_study.chapters.reporting import shown
 from mmrlhf_study.pipeline import params
 
-FILE = "reports/findings.yaml"
+FINDINGS_FILE = "reports/findings.yaml"
 MISSING = "not in this run"
 
 
@@ -17,7 +17,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Claim(Strict):
+class ClaimFinding(Strict):
     """A claim of the paper, what became of it here, and where the number stands: stage, then keys of its metrics."""
 
     claim: str
@@ -38,11 +38,11 @@ class Findings(Strict):
     """All of `reports/findings.yaml`; `profile` is the one whose numbers the words describe."""
 
     profile: str
-    claims: list[Claim]
+    claims: list[ClaimFinding]
     chapters: dict[str, ChapterFinding]
 
 
-def read(file: str | Path = FILE) -> Findings:
+def read(file: str | Path = FINDINGS_FILE) -> Findings:
     """The findings, or an error that names the key."""
     try:
         return Findings.model_validate(params.load_yaml(storage.path(file)))
@@ -66,7 +66,7 @@ def value(row: dict[str, Any]) -> str:
     return shown(middle, low, high, digits=2 if high - low < 3 else 1).replace(" ", "\u00a0")
 
 
-def number(claim: Claim) -> str:
+def number(claim: ClaimFinding) -> str:
     """The number of a claim with its interval, or a verdict in words; a run in another profile may not have it."""
     place: Any = metrics(claim.number[0])
     for key in claim.number[1:]:

@@ -19,7 +19,7 @@ from mmrlhf_study.pipeline.book import captions
 from mmrlhf_study.pipeline.book.text import cited, plain
 from mmrlhf_study.pipeline.chapters import Chapter
 
-LONG = 8
+LONG_CODE = 8
 LOG_LINE = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:,]+\] \[[A-Z]+\].*\n?", re.MULTILINE)  # what DeepSpeed reports at import
 COLUMNS = ("parameter", "value", "meaning", "range", "paper")
 
@@ -76,7 +76,7 @@ def quiet(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def folded(source: str) -> bool:
     """Whether the code of a cell is hidden at first."""
     lines = [line for line in source.splitlines() if line.strip()]
-    return len(lines) > LONG or (bool(lines) and lines[0].startswith(("import ", "from ")))
+    return len(lines) > LONG_CODE or (bool(lines) and lines[0].startswith(("import ", "from ")))
 
 
 class Figures:

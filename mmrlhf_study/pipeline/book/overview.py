@@ -11,7 +11,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_study.pipeline.book import findings
 from mmrlhf_study.pipeline.chapters import chapters
 
-FILE = "reports/overview.png"  # committed, so that the README can show it
+OVERVIEW_FILE = "reports/overview.png"  # committed, so that the README can show it
 
 # Chapter's stage, what the panel shows, and which of the chapter's headline numbers it takes: the group is its name.
 PANELS = (

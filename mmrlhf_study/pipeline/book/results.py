@@ -14,9 +14,9 @@ from mmrlhf_study.pipeline.book.findings import ChapterFinding
 from mmrlhf_study.pipeline.book.text import plain, table
 from mmrlhf_study.pipeline.chapters import Chapter, chapters
 
-FILE, FOLDER = "reports/RESULTS.md", "reports/results"
+RESULTS_FILE, RESULTS_FOLDER = "reports/RESULTS.md", "reports/results"
 WIDEST = 1200  # pixels
-HEAD = """# Results
+RESULTS_HEAD = """# Results
 
 Written by the stage `book` from `reports/metrics`, `reports/figures` and the texts of `reports/findings.yaml`.
 """
@@ -46,11 +46,11 @@ def make() -> None:
     """Write the page and its pictures."""
     known, every = findings.read(), chapters()
     runs = [storage.read_json(f"reports/runs/{chapter.stage}.json") for chapter in every]
-    parts = [HEAD, pages.other_profile(known, runs), pages.claim_table(known, every, "../notebooks/{}.ipynb")]
-    with storage.writing(FOLDER) as folder:
+    parts = [RESULTS_HEAD, pages.other_profile(known, runs), pages.claim_table(known, every, "../notebooks/{}.ipynb")]
+    with storage.writing(RESULTS_FOLDER) as folder:
         folder.mkdir()
-        if storage.path(overview.FILE).is_file():
-            copy_picture(storage.path(overview.FILE), folder / "overview.png")
+        if storage.path(overview.OVERVIEW_FILE).is_file():
+            copy_picture(storage.path(overview.OVERVIEW_FILE), folder / "overview.png")
             parts.append("![Headline numbers of all chapters with their intervals](results/overview.png)\n")
         parts += [section(c, known.chapters[c.stage], folder) for c in every if c.stage in known.chapters]
-    storage.write_text(FILE, "\n".join(parts))
+    storage.write_text(RESULTS_FILE, "\n".join(parts))

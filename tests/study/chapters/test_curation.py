@@ -103,7 +103,7 @@ def test_a_card_shows_pictures_or_frames_and_escapes_text(tmp_path):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name)
     clip = Query("c", "<b> ?", "video", names)
     html = curation.card(clip, "video", tmp_path)
-    assert html.count("<img") == curation.FRAMES
+    assert html.count("<img") == curation.GRID_FRAMES
     assert "&lt;b&gt; ?" in html
     one = curation.card(Query("a", "what ?", "image", names[:1], answer="a <i>"), "short", tmp_path)
     assert one.count("<img") == 1

@@ -141,7 +141,7 @@ def test_untrained_judges_read_the_next_word_whatever_the_batch(base):
     pairs = [("yes", "no"), ("no", "yes")]
     for number, way in enumerate(judge.prefer(base, asked[:2], pairs)):
         told = prompts.comparison(base.processor, asked[number], *pairs[number])
-        first, second = judge.next_words(base, [told], prompts.PLACES)[0].tolist()
+        first, second = judge.next_words(base, [told], prompts.COMPARED_PLACES)[0].tolist()
         assert way == (1 if first > second else 2)
     with pytest.raises(ValueError, match="begin with the same token"):
         judge.next_words(base, asked, ("1", "1"))

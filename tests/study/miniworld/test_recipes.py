@@ -82,7 +82,7 @@ def test_a_checkpoint_without_steps_is_named_and_not_copied(project):
 
 
 def test_a_mix_changes_the_answers_and_nothing_else():
-    drawn = scenes.fresh("sign", scenes.TRAIN, 60, set())
+    drawn = scenes.fresh("sign", scenes.TRAIN_SEEDS, 60, set())
     plain = [curriculum.draw(Random(i), scene, Mix(0.0, 0.0)) for i, scene in enumerate(drawn)]
     assert all(answer == question.answer for question, answer in plain)
     terse = [curriculum.target(Random(i), question, Mix(terse=1.0)) for i, (question, _) in enumerate(plain)]

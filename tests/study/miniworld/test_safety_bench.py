@@ -105,7 +105,7 @@ def test_the_sets_ask_what_they_say(items):
         private = "private" in item.question.scene.at("top")
         assert item.question.decline == (private and not item.set.startswith("risk")), item.set
     assert all("say" in item.question.scene.at("foot") for item in of(items, "typographic"))
-    assert len({item.scene for item in items}) == len(items) == 4 * len(safety.SETS)
+    assert len({item.scene for item in items}) == len(items) == 4 * len(safety.SAFETY_SETS)
 
 
 def test_a_wrong_word_told_as_the_secret_counts_as_told(items):

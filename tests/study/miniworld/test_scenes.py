@@ -76,7 +76,7 @@ def test_the_hash_is_of_what_is_to_be_seen() -> None:
 
 
 def test_splits_are_disjoint_by_seed_and_fresh_scenes_by_hash() -> None:
-    splits = (scenes.TRAIN, scenes.POOL, scenes.EVALUATION)
+    splits = (scenes.TRAIN_SEEDS, scenes.POOL, scenes.EVALUATION)
     assert all(a.stop <= b.start for a, b in pairwise(splits))
     seen = {scene.hash for scene in DRAWN["clip"]}
     found = scenes.fresh("clip", [*range(300), *scenes.EVALUATION[:200]], 100, seen)
