@@ -61,7 +61,7 @@ def load(name: str, dtype: torch.dtype | str = "auto") -> Policy:
     kept = {"local_files_only": True, "trust_remote_code": False}
     auto = hf.AutoModelForImageTextToText
     model: Any = auto.from_pretrained(folder, dtype=dtype, use_safetensors=True, **kept)
-    processor = hf.AutoProcessor.from_pretrained(folder, **kept)  # type: ignore[no-untyped-call]
+    processor = hf.AutoProcessor.from_pretrained(folder, **kept)
     return Policy(model.to(device()).eval(), processor)
 
 
