@@ -246,21 +246,29 @@ def in_a_word(gap: Estimate | Paired) -> str:
     return f"{shown(*gap[:3], sign='+')}, {side(gap.low, gap.high)}"
 
 
-def conclusion(own: Estimate | Paired, gap: Estimate | Paired) -> str:
-    """Whether the paper's conclusion holds here, from `own` answers against the base and `people` against `own`.
+def conclusion(own: Estimate | Paired, gap: Estimate | Paired, control: Estimate | Paired | None) -> str:
+    """What the run says about the paper's claim that ranking its own answers does not improve a small model.
 
-    The conclusion, as far as it can be measured: ranking a small model's own answers by a reward model brings less
-    than preferences of people among other models' answers.
+    `own` is the gain over the base by the reward model's ranking, and `gap` what the annotators' pairs of other models'
+    answers gain over `own`. `control` is the gain by the truth's ranking, the positive control. Unless it is above 0,
+    the training does not turn even perfect rankings into a gain, and the claim is not judged.
     """
+    if control is None:
+        return "The paper's question cannot be answered here: there is no positive control, the arm `truth`."
+    if side(control.low, control.high) != BETTER:
+        return (
+            "The paper's question cannot be answered here. The positive control fails: "
+            f"with the truth as the ranking, the gain over the base is {in_a_word(control)}."
+        )
     helps = side(own.low, own.high)
     own_ = {BETTER: "are shown to help", WORSE: "are shown to harm", OPEN: "are not shown to help"}[helps]
     words = {
-        BETTER: f"holds here: people's preferences bring more than the policy's own answers, which {own_}",
-        WORSE: f"is not settled here: own answers bring more than people's preferences, but {own_}",
-        OPEN: f"is not confirmed here: own answers {own_}, and cannot be distinguished from people's preferences",
+        BETTER: f"holds here: annotators' pairs gain more than the policy's own answers, and own answers {own_}",
+        WORSE: f"is not settled here: own answers gain more than annotators' pairs, but own answers {own_}",
+        OPEN: f"is not confirmed here: own answers {own_}, and no difference from annotators' pairs is shown",
     }
     if (side(gap.low, gap.high), helps) == (WORSE, BETTER):
-        return "The paper's conclusion does not hold here: the policy's own answers bring more than people's."
+        return "The paper's conclusion does not hold here: own answers help, and gain more than annotators' pairs."
     return f"The paper's conclusion {words[side(gap.low, gap.high)]}."
 
 

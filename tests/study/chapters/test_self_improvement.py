@@ -111,9 +111,19 @@ HELPS, OPEN, HARMS = Estimate(1, 0.5, 2), Estimate(0, -1, 1), Estimate(-1, -2, -
         (HARMS, OPEN, ("not confirmed", "harm")),
     ],
 )
-def test_the_conclusion_follows_from_two_differences(own, people, words):
-    sentence = si.conclusion(own, people)
+def test_the_conclusion_follows_from_two_differences_if_the_truth_gains(own, people, words):
+    sentence = si.conclusion(own, people, HELPS)
     assert all(word in sentence for word in words)
+    assert "control" not in sentence
+
+
+@pytest.mark.parametrize("control", [OPEN, HARMS, None], ids=["open", "harms", "no arm"])
+@pytest.mark.parametrize(("own", "people"), [(OPEN, HELPS), (HELPS, HARMS), (HARMS, HELPS), (HARMS, OPEN)])
+def test_nothing_is_concluded_about_the_paper_unless_the_truth_gains(own, people, control):
+    sentence = si.conclusion(own, people, control)
+    assert "cannot be answered" in sentence
+    assert "positive control" in sentence
+    assert not any(word in sentence for word in ("holds", "settled", "confirmed", "annotators"))
 
 
 def test_a_difference_has_its_verdict_beside_it():
