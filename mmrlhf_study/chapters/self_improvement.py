@@ -247,7 +247,7 @@ def in_a_word(gap: Estimate | Paired) -> str:
 
 
 def conclusion(own: Estimate | Paired, gap: Estimate | Paired, control: Estimate | Paired | None) -> str:
-    """What the run says about the paper's claim that ranking its own answers does not improve a small model.
+    """What the run says about the paper's claim: a model gains less from ranking its own answers than from annotators.
 
     `own` is the gain over the base by the reward model's ranking, and `gap` what the annotators' pairs of other models'
     answers gain over `own`. `control` is the gain by the truth's ranking, the positive control. Unless it is above 0,
