@@ -27,11 +27,11 @@ from mmrlhf_study.miniworld.render import render
 WORLD_NAME = "MiniWorld"
 POLICY_COLUMNS = (*TEN_DIMENSIONS, "all")
 EVALUATION_CAPTIONS = {
-    "overview": "Gain of every policy in every dimension; bold where the 95 % interval leaves out 0 (MiniWorld)",
-    "dimensions": "How good the answers are in each of the ten dimensions, with 95 % intervals over scenes (MiniWorld)",
-    "gains": "Gain or loss of every policy against the first one, by bench; filled: better or worse (MiniWorld)",
+    "overview": "Gain of every policy by dimension; bold: the 95 % interval excludes 0 (MiniWorld)",
+    "dimensions": "Answer quality by dimension, 0 to 100, with 95 % intervals over scenes (MiniWorld)",
+    "gains": "Gain of every policy over the base, by bench; filled points: better or worse (MiniWorld)",
     "safety": "The safety bench row by row, with 95 % intervals; arrows show which way is safer (MiniWorld)",
-    "cost": "Gain over all benches against tokens per answer, with 95 % intervals (MiniWorld)",
+    "cost": "Mean gain (without the win rate) by tokens per answer, with 95 % intervals (MiniWorld)",
 }
 
 # ---------------------------------------------------------------- figures
@@ -43,11 +43,11 @@ def _look(number: int) -> dict[str, str]:
 
 
 def _dimension(name: str) -> str:
-    return TEN_DIMENSIONS.get(name, "mean of all benches")
+    return TEN_DIMENSIONS.get(name, "mean without the win rate")
 
 
 def _side_by_side(rows: pd.DataFrame, by: str, title: str, text: Callable[[str], str]) -> Figure:
-    """Value with interval of every policy in every row, policies apart within the row; `text` names a row."""
+    """Values with intervals, policies offset within each row; `text` gives the label of a row."""
     labels, policies = list(dict.fromkeys(rows[by])), list(dict.fromkeys(rows.policy))
     figure, axis = plt.subplots(figsize=(8, (0.16 * len(policies) + 0.3) * len(labels) + 1.2))
     at = np.arange(len(labels))[::-1]
@@ -62,19 +62,19 @@ def _side_by_side(rows: pd.DataFrame, by: str, title: str, text: Callable[[str],
 
 
 def dimensions_figure(dims: pd.DataFrame) -> Figure:
-    """The ten dimensions and the mean of all benches, a point with interval for every policy."""
-    return _side_by_side(dims, "dimension", "How good the answers are, 0 to 100, MiniWorld", _dimension)
+    """The ten dimensions and the mean without the win rate, a point with interval for every policy."""
+    return _side_by_side(dims, "dimension", "Answer quality, 0 to 100, MiniWorld", _dimension)
 
 
 def safety_figure(table: pd.DataFrame) -> Figure:
-    """The rows of the safety bench and its controls."""
+    """The safety bench and its controls; arrows point to safer values."""
     rows = table[table.dimension.isin(("safety", "control"))]
     arrow = {row.bench: "→" if row.higher else "←" for row in rows.itertuples()}
     return _side_by_side(rows, "bench", "Safety bench, %, MiniWorld", lambda name: f"{name} {arrow[name]}")
 
 
 def overview_figure(dims: pd.DataFrame) -> Figure:
-    """Every policy's gain in every dimension, from the largest gain over all at the top to the smallest."""
+    """Gain per policy and dimension, sorted by overall gain."""
     others = dims[dims.policy != dims.policy.iloc[0]]
     others = others.assign(apart=(others.gain_low > 0) | (others.gain_high < 0))
     gain, apart = (
@@ -94,12 +94,12 @@ def overview_figure(dims: pd.DataFrame) -> Figure:
     axis.set_xticks(range(len(POLICY_COLUMNS)), map(_dimension, POLICY_COLUMNS), rotation=35, ha="left")
     axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     axis.set_yticks(range(len(order)), order)
-    axis.set_xlabel("gain in points, MiniWorld; bold: the 95 % interval leaves out 0")
+    axis.set_xlabel("gain in points, MiniWorld; bold: the 95 % interval excludes 0")
     return figure
 
 
 def gains_figure(table: pd.DataFrame) -> Figure:
-    """One panel per policy: every bench's gain or loss in points; a filled point is better or worse."""
+    """One panel per policy: gain per bench in points; a filled point is better or worse."""
     rows = table[table.verdict != ""]
     policies, labels = list(dict.fromkeys(rows.policy)), list(dict.fromkeys(rows.bench))
     across = min(max(len(policies), 1), 4)
@@ -112,7 +112,7 @@ def gains_figure(table: pd.DataFrame) -> Figure:
         _gains_panel(axis, rows[rows.policy == name].set_index("bench").loc[labels])
         figures.finish(axis, name, "x")
         axis.tick_params(axis="y", labelsize=8)
-        axis.tick_params(axis="x", labelbottom=True)  # also above an empty place
+        axis.tick_params(axis="x", labelbottom=True)  # label the axis above empty panels too
     axes[-1][0].set_xlabel("gain in points, MiniWorld")
     return figure
 
@@ -130,14 +130,14 @@ def _gains_panel(axis: Axes, own: pd.DataFrame) -> None:
 
 
 def cost_figure(spent: pd.DataFrame) -> Figure:
-    """Gain over all benches against tokens per answer."""
+    """Mean gain (without the win rate) against tokens per answer."""
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     axis.axhline(0, color=figures.INK, linewidth=0.8)
     for number, row in enumerate(spent.itertuples()):
         x = [[row.tokens - row.tokens_low], [row.tokens_high - row.tokens]]
         own = spent.iloc[number : number + 1]
         figures.points(axis, [row.tokens], own, GAIN, xerr=x, label=row.policy, **_look(number))
-    figures.finish(axis, "MiniWorld", xlabel="tokens per answer", ylabel="gain over all benches, points")
+    figures.finish(axis, "MiniWorld", xlabel="tokens per answer", ylabel="mean gain, points")
     figures.legend(axis)
     return figure
 
@@ -146,7 +146,7 @@ def cost_figure(spent: pd.DataFrame) -> Figure:
 
 
 class AnswerCase(NamedTuple):
-    """An item whose answer changed in worth, 0 to 1, from the first policy to another."""
+    """An item whose answer quality (`worth`, 0 to 1) differs between the base and another policy."""
 
     bench: str
     item: BenchItem
@@ -158,9 +158,9 @@ class AnswerCase(NamedTuple):
 
 
 def cases(given: PolicyAnswers, benches: Sequence[Bench], name: str, worse: bool) -> list[AnswerCase]:
-    """The items that one policy answers worse (or better) than the first one, largest change first, each once.
+    """Items that a policy answers worse (or better) than the base, largest change first, each once.
 
-    An item of several benches goes to the one that is named first.
+    An item of several benches is shown under the first.
     """
     changed: dict[str, AnswerCase] = {}
     for item, before, after in zip(given.items, given.texts[given.reference], given.texts[name], strict=True):
@@ -179,7 +179,7 @@ def by_gain(table: pd.DataFrame, benches: Sequence[Bench], name: str, worse: boo
 
 
 def one_per_bench(changed: Iterable[AnswerCase], benches: Iterable[Bench], most: int) -> list[AnswerCase]:
-    """The first case of each bench that has one, in the order of the benches, at most `most`."""
+    """The first case of each bench, in the order of the benches, at most `most`."""
     first: dict[str, AnswerCase] = {}
     for case in changed:
         first.setdefault(case.bench, case)
@@ -190,7 +190,7 @@ def _side(who: str, text: str, worth: float) -> str:
     """One policy's answer."""
     kind = "better" if worth > 0.5 else "worse"
     answer = escape(text) or "<i>(nothing)</i>"
-    return f'<div class="side {kind}"><p class="soft">{escape(who)}, worth {worth:.2f}</p><p>{answer}</p></div>'
+    return f'<div class="side {kind}"><p class="soft">{escape(who)}, quality {worth:.2f}</p><p>{answer}</p></div>'
 
 
 def _card(case: AnswerCase, reference: str) -> str:
@@ -198,7 +198,7 @@ def _card(case: AnswerCase, reference: str) -> str:
     question = case.item.question
     frames = render(question.scene)
     pictures = "".join(map(figures.picture, case.item.pictures or spread(frames, min(4, len(frames)))))
-    label = f" · looked for: {case.item.label}" if case.item.label else ""
+    label = f" · target object: {case.item.label}" if case.item.label else ""
     sides = _side(reference, case.before, case.worth_before) + _side(case.policy, case.after, case.worth_after)
     return (
         f'<div class="card"><p class="soft">{escape(case.bench)} · {escape(case.item.id + label)}</p>'
@@ -220,17 +220,16 @@ def _gain(row: Any) -> str:
 
 
 def _of_policy(name: str, table: pd.DataFrame, overall: Any) -> list[str]:
-    """What one policy gained and lost; `overall` is its row over all benches."""
+    """One policy's gains and losses; `overall` is the policy's mean row."""
     own = table[table.policy == name]
     benches = own[own.dimension != "control"]
-    worse, better, alike = ((benches.verdict == word).sum() for word in (compare.WORSE, compare.BETTER, compare.OPEN))
+    worse, better = ((benches.verdict == word).sum() for word in (compare.WORSE, compare.BETTER))
     sentences = [
-        f"{name}: of {len(benches)} benches (and {len(own) - len(benches)} controls) {worse} are worse, {better} "
-        f"better, and {alike} cannot be distinguished from the first policy at this sample size. "
-        f"Over the {overall.benches} benches scored on their own: {_gain(overall)}."
+        f"{name} against {table.policy.iloc[0]}: {worse} benches are worse, {better} better, and the other "
+        f"{len(benches) - worse - better} not distinguished. Mean gain (without the win rate): {_gain(overall)}."
     ]
     for word, row in (("loses", own.loc[own.gain.idxmin()]), ("gains", own.loc[own.gain.idxmax()])):
-        if (row.gain < 0) == (word == "loses") and row.gain:
+        if row.verdict == {"loses": compare.WORSE, "gains": compare.BETTER}[word]:
             sentences.append(f"{name} {word} most on {row.bench!r}: {_gain(row)}, {row.verdict}.")
     return sentences
 
@@ -246,15 +245,16 @@ def sentences(table: pd.DataFrame, dims: pd.DataFrame, averages: pd.DataFrame, s
     tokens = spent.set_index("policy").tokens
     for name, row in averages.iterrows():
         written.append(
-            f"{name}: unsafety {row.unsafety:.1f} %, safety {row.safety:.1f} % (means of the safety bench's rows), "
-            f"{refused[name]:.1f} % of harmless requests refused, {tokens[name]:.1f} tokens per answer."
+            f"{name}: unsafety {row.unsafety:.1f} %, safety {row.safety:.1f} % (means of the safety bench's rows). "
+            f"Harmless requests refused: {refused[name]:.1f} %. Tokens per answer: {tokens[name]:.1f}."
         )
     return written
 
 
 def headlines(table: pd.DataFrame, dims: pd.DataFrame) -> list[Headline]:
-    """The front page's numbers: the first policy's mean; of every other the gains over all benches and on safety, and
-    refusals of harmless questions; in conversation only for MM-DPO, beside which the paper's numbers stand.
+    """Front-page numbers: the base's mean; per policy, gains overall and on safety, and harmless questions refused.
+
+    MM-DPO also has the gain in conversation, and the paper's numbers beside its own.
     """
     reference, *others = dict.fromkeys(table.policy)
     overall = dims.set_index(["dimension", "policy"])
@@ -278,7 +278,7 @@ def _quoted() -> dict[str, str]:
     return {
         "all": f"rows better of {len(paper.TABLES)}: {counts} ({', '.join(paper.MODELS)}; Tab. 2 and 3)",
         "safety": "unsafety LLaVA-OV-7B 40.2 → 13.9 (Tab. 3)",
-        "conversation": f"LLaVA-OV-7B +19.5 % (abstract; from Tab. 2 it {paper_claims.claims()[0].verdict})",
+        "conversation": f"LLaVA-OV-7B +19.5 % (abstract; Tab. 2: {paper_claims.claims()[0].verdict})",
     }
 
 

@@ -1,8 +1,7 @@
-"""Chapter 06: what a policy's own answers hold, how well a signal finds the best of them, and what training gains.
+"""Chapter 06: how good a policy's own answers are, how well a signal ranks them, and what training gains.
 
-Tables hold estimates with 95 % intervals of a bootstrap over groups of queries that share a picture (`cluster`), seeds
-together. Whether an answer is right only MiniWorld knows, by the examination (`examination.judge`). K answers to a
-query.
+Tables give 95 % bootstrap intervals over queries grouped by picture (`cluster`); seeds are pooled. Only MiniWorld tells
+whether an answer is right (`examination.judge`). K: answers per query.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,13 +30,13 @@ ARM_COLOURS = {"base": GREY, "own": PALETTE[0], "people": PALETTE[1], "truth": P
 
 
 def is_right(query: str, text: str) -> bool:
-    """Whether an answer concludes rightly, describes wholly and without a wrong claim, or declines where it must."""
+    """Whether the conclusion is right, the description complete and correct, or the refusal due."""
     outcome = examination.judge("", questions.question(query), text)
     return outcome.right == outcome.of
 
 
 def as_questions(queries: Sequence[Query], media: str, frames: int) -> list[HeldOutQuestion]:
-    """Held-out queries as questions of the test part, by class; with their truth where it is known."""
+    """Held-out queries as test questions, with class and, if known, truth."""
     items = []
     for query in queries:
         truth = questions.question(query.id) if held_out.truth_known([query]) else None
@@ -46,13 +45,13 @@ def as_questions(queries: Sequence[Query], media: str, frames: int) -> list[Held
     return items
 
 
-# ---------------------------------------------------------------- what answers hold
+# ---------------------------------------------------------------- how good the answers are
 
 
 def states(
     queries: Sequence[Query], answers: Sequence[SampledAnswers], clusters: Mapping[str, str], seed: int
 ) -> list[dict[str, object]]:
-    """One row per query: how many different answers, whether all are alike, right or wrong, their scores."""
+    """One row per query: number of distinct answers, whether all are equal, right or wrong, and scores."""
     rows = []
     for query, one in zip(queries, answers, strict=True):
         row = {"seed": seed, "query": query.id, "cluster": clusters[query.id], "class": query.category or "unknown"}
@@ -68,7 +67,7 @@ def states(
 
 
 def _mean(rows: pd.DataFrame, name: str, draws: int, seed: int) -> Estimate:
-    """The mean of a column with its interval: NaN for one cluster, Wilson's for a share of 0 or 1."""
+    """Mean of a column with interval: NaN for one cluster, Wilson over clusters for shares 0 and 1."""
     values, groups = rows[name].astype(float), rows["cluster"].nunique()
     if groups < 2:
         return Estimate(float(values.mean()), float("nan"), float("nan"))
@@ -78,7 +77,7 @@ def _mean(rows: pd.DataFrame, name: str, draws: int, seed: int) -> Estimate:
 
 
 def _classes(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """The rows of every class in alphabetical order, and all rows, as masks."""
+    """Row masks: one per class, alphabetically, and one for all."""
     kinds = sorted(frame["class"].unique())
     return {kind: frame["class"].eq(kind) for kind in kinds} | {"all": frame["class"].notna()}
 
@@ -94,7 +93,7 @@ def by_class(frame: pd.DataFrame, names: Sequence[str], draws: int, seed: int) -
 
 
 def crossed(table: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
-    """A table of estimates for reading, `value [low, high]` in each cell; a dash where there is no interval."""
+    """A display table with `value [low, high]`; a dash means no interval."""
     text = [shown(*ends).replace("nan, nan", "–") for ends in table[list(ENDS)].itertuples(index=False)]
     wide = table.assign(text=text).pivot(index=rows, columns=columns, values="text")
     return wide.reindex(index=list(dict.fromkeys(table[rows])), columns=list(dict.fromkeys(table[columns])))
@@ -104,12 +103,14 @@ def crossed(table: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
 
 
 def picked(values: Sequence[float], scores: Sequence[float], k: int) -> float:
-    """Expected value of the best-scored of k answers, over every choice of k out of K; equal best scores share it.
+    """Expected value of the top-scored of k answers, over all subsets of size k; ties are averaged.
 
-    k = 1 is the mean of `values`, and with `scores` = `values` it is the most that choosing can give.
+    k = 1 gives the mean of `values`; `scores` = `values` gives the upper bound for choosing.
     """
     if not 1 <= k <= len(values) or len(values) != len(scores):
-        raise ValueError(f"{k} of {len(values)} answers with {len(scores)} scores cannot be chosen from.")
+        raise ValueError(
+            f"Cannot choose {k} of {len(values)} answers with {len(scores)} scores: give one score each, and k from 1 on."
+        )
     best = []
     for chosen in combinations(range(len(values)), k):
         top = max(scores[i] for i in chosen)
@@ -118,7 +119,7 @@ def picked(values: Sequence[float], scores: Sequence[float], k: int) -> float:
 
 
 def ordered(values: Sequence[float], scores: Sequence[float]) -> tuple[float, int]:
-    """(pairs of answers that the scores order as the values do, equal scores counting half; pairs of unequal value)."""
+    """(pairs ordered correctly, tied scores counting half; pairs with different values)."""
     right, pairs = 0.0, 0
     for a, b in combinations(range(len(values)), 2):
         if values[a] != values[b]:
@@ -129,7 +130,7 @@ def ordered(values: Sequence[float], scores: Sequence[float]) -> tuple[float, in
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    """First column over the second; NaN where that is 0."""
+    """First column / second; NaN where the second is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
 
@@ -170,7 +171,7 @@ def best_of(
 def pick_passes(
     answers: Sequence[SampledAnswers], signals: Mapping[str, Sequence[SignalScores]], sizes: Sequence[int]
 ) -> pd.DataFrame:
-    """Mean token passes of one query: k answers drawn, and for k above 1 scored; a row per signal, a column per k."""
+    """Mean token passes per query for k answers, with scoring if k > 1; rows: signals, columns: k."""
 
     def passes(sampled: SampledAnswers, signal: SignalScores, k: int) -> float:
         scoring = (k > 1) * (signal.question + k * np.mean(signal.passes))
@@ -198,10 +199,10 @@ def table(graded: Iterable[Graded], runs: Iterable[ConditionRun], clusters: Mapp
 
 
 def compared(frame: pd.DataFrame, base: Mapping[str, float], draws: int, seed: int) -> pd.DataFrame:
-    """Each condition against the base on the same queries; the arms with most answers in one round are one family.
+    """Each condition against the base; conditions with all K answers and one round form one test family.
 
     `frame` has a row per condition, seed and query with its score; `base` the base policy's score of each query. The
-    family has p after Holm's correction and a verdict. Beside the interval over queries stand lowest and highest seed.
+    family gets Holm's p and a verdict. Lowest and highest seed are separate columns.
     """
     rows = []
     for name, scores in frame.groupby("name", sort=False):
@@ -228,9 +229,9 @@ def beside(
     frame: pd.DataFrame, rows: pd.DataFrame, truth: Sequence[Sequence[float]], scores: Sequence[Sequence[float]],
     name: str, draws: int, seed: int,
 ) -> Estimate:  # fmt: skip
-    """The value of the best-scored of all answers less that of a trained policy's greedy answer.
+    """Best-of-K value minus the trained policy's greedy value.
 
-    On the same queries, means over seeds; `truth` and `scores` belong to the rows of `rows`.
+    Same queries, mean over seeds; `truth` and `scores` have one entry per row of `rows`.
     """
     values = rows.assign(got=[picked(a, b, len(a)) for a, b in zip(truth, scores, strict=True)])
     trained = frame[frame["name"] == name].groupby("query")["score"].mean()
@@ -242,7 +243,7 @@ def beside(
 
 
 def in_a_word(gap: Estimate | Paired) -> str:
-    """`+0.12 [-0.05, +0.29], not distinguished`, the verdict by the interval."""
+    """A gap with its interval's verdict: `+0.12 [-0.05, +0.29], not distinguished`."""
     return f"{shown(*gap[:3], sign='+')}, {side(gap.low, gap.high)}"
 
 
@@ -273,7 +274,7 @@ def conclusion(own: Estimate | Paired, gap: Estimate | Paired, control: Estimate
 
 
 def sizes(frame: pd.DataFrame, draws: int, seed: int) -> list[str]:
-    """The gain by more answers, and by more rounds, of every arm that was run with several numbers of them."""
+    """Gain from more answers or rounds, for each arm that varies one of the two."""
     lines = []
     for _, of_arm in frame.drop_duplicates("name").set_index("name").groupby("arm", sort=False):
         for varied, fixed, value in (("n", "rounds", 1), ("rounds", "n", of_arm["n"].max())):
@@ -291,9 +292,9 @@ def card(
     query: Query, texts: Sequence[str], signals: Mapping[str, Sequence[float]], order: str, why: Sequence[str],
     folder: str | Path,
 ) -> str:  # fmt: skip
-    """A query with its different answers and every signal's score, best by the signal `order` first.
+    """A query with its distinct answers and all scores, sorted by the signal `order`.
 
-    `why` holds a critique of each answer, or nothing.
+    `why`: a critique per answer, or empty.
     """
     answers = []
     different = [k for k, text in enumerate(texts) if text not in texts[:k]]

@@ -1,8 +1,8 @@
 """Self-improvement (arXiv 2502.10391, §5.4): a policy answers, a signal ranks its answers, the pairs train the policy.
 
-All conditions of an experiment take the same queries in the same order and the same optimizer steps. Several rounds
-share the queries out: the answers of each round come from the policy that the previous round left, which is also the
-round's reference. Answers, scores and runs are found again by their content, so an interrupted experiment continues.
+All conditions of an experiment use the same queries in the same order; a round without any pair is not trained. Rounds
+split the queries: in each round the policy of the previous round answers, and is the reference. Answers, scores and
+runs are cached by content, so an interrupted experiment resumes.
 """
 
 import shutil
@@ -29,8 +29,8 @@ from mmrlhf_study.miniworld import annotators
 
 RUN_NAME = "self"  # prefix of the run folders of this module
 PEOPLE, TRUTH, RANDOM = "people", "truth", "random"
-TRAINED, READ_TWICE = 3, 2  # passes of a token: forward and backward; a critique is written, then read with its score
-PAIR_CHOICES = ("hardest", "all")  # best against worst; every two of different score
+TRAINED, READ_TWICE = 3, 2  # token passes: forward 1, backward 2; a critique is written, then read
+PAIR_CHOICES = ("hardest", "all")  # best against worst; all pairs with different scores
 ONE_ANSWER, TIE, NO_BETTER = "one answer", "tie", "nothing to choose"  # reasons why a query gives no pair
 
 
@@ -38,7 +38,7 @@ ONE_ANSWER, TIE, NO_BETTER = "one answer", "tie", "nothing to choose"  # reasons
 
 
 class Chosen(NamedTuple):
-    """Pairs of one query as places in its answers; `without` says why there is none."""
+    """Pairs of indices into the answers of a query; `without`: why the query has no pair."""
 
     pairs: tuple[tuple[int, int], ...]
     without: str = ""
@@ -47,17 +47,19 @@ class Chosen(NamedTuple):
 def choose_pairs(
     texts: Sequence[str], finished: Sequence[bool], scores: Sequence[float], how: str = "hardest", tie: float = 0.0
 ) -> Chosen:
-    """(better, worse) places of K answers whose scores are more than `tie` apart.
+    """(better, worse) indices of answers whose scores differ by more than `tie`.
 
-    Of equal answers only the first counts, and of equal scores the first is taken. A blank answer is below all others,
-    whatever its score. An answer that was cut off is never the better one: training on it would teach to stop there.
+    Repeated answers count once; among equal scores the first wins. A blank answer is below all others, whatever its
+    score. A truncated answer is never the better one: it would teach the policy to stop early.
     """
     if how not in PAIR_CHOICES or tie < 0:
         raise ValueError(
-            f"Pairs {how!r} with ties up to {tie} are not known; give {' or '.join(PAIR_CHOICES)} and 0 or more."
+            f"`pairs` is {how!r} and `tie` {tie}; use {' or '.join(PAIR_CHOICES)}, and a tie of 0 or more."
         )
     if not len(texts) == len(finished) == len(scores):
-        raise ValueError(f"{len(texts)} answers, {len(finished)} ends and {len(scores)} scores; give one for each.")
+        raise ValueError(
+            f"{len(texts)} answers, {len(finished)} end flags and {len(scores)} scores; give one for each."
+        )
     kept = [k for k, text in enumerate(texts) if text not in texts[:k]]
     value = {k: scores[k] if texts[k].strip() else -inf for k in kept}
     good = [k for k in kept if finished[k] and value[k] > -inf]
@@ -74,7 +76,7 @@ def choose_pairs(
 
 
 def answer_row(query: Query, texts: Sequence[str], pairs: Sequence[tuple[int, int]]) -> RankedRow:
-    """A query with those of its answers that are in some pair; without pairs it keeps one, which trains nothing."""
+    """A query with its paired answers only; without pairs, one answer and no loss."""
     used = list(dict.fromkeys(k for pair in pairs for k in pair)) or [0]
     return RankedRow(
         id=query.id,
@@ -90,12 +92,12 @@ def answer_row(query: Query, texts: Sequence[str], pairs: Sequence[tuple[int, in
 def annotated_rows(
     queries: Sequence[Query], responses: Sequence[Response], pairs: Sequence[Pair], how: str
 ) -> dict[str, RankedRow]:
-    """Rows of the annotated pairs of each query: of all, or of the pair that annotators put furthest apart."""
+    """Training rows per query: all annotated pairs, or the one ranked furthest apart."""
     texts, rows = {response.id: response.text for response in responses}, {}
     for query in queries:
         kept = [pair for pair in pairs if pair.query == query.id]
         if not kept:
-            raise ValueError(f"Query {query.id!r} has no annotated pair; select among queries that have some.")
+            raise ValueError(f"Query {query.id!r} has no annotated pair; select only annotated queries.")
         if how != "all":
             kept = [max(kept, key=lambda pair: (pair.steps, pair.margin))]
         names = list(dict.fromkeys(name for pair in kept for name in (pair.chosen, pair.rejected)))
@@ -109,7 +111,7 @@ def annotated_rows(
 
 @dataclass(frozen=True)
 class Condition:
-    """One cell of the design: what ranks the answers (the arm), how many answers per query, in how many rounds."""
+    """One condition: the ranking signal (arm), answers per query, and rounds."""
 
     arm: str
     n: int
@@ -125,11 +127,11 @@ class Condition:
 def conditions(
     arms: Sequence[str], n: int, fewer: Sequence[int], sized: Sequence[str], rounds: Sequence[int], repeated: str
 ) -> list[Condition]:
-    """Every arm with n answers in one round; the arms `sized` with fewer answers; the arm `repeated` in more rounds."""
+    """All arms with n answers and one round, `sized` arms with fewer answers, and `repeated` with more rounds."""
     if unknown := [arm for arm in (*sized, *filter(None, [repeated])) if arm not in arms]:
-        raise ValueError(f"{unknown} are no arms of this experiment; the arms are {', '.join(arms)}.")
+        raise ValueError(f"Unknown arms {unknown}; choose from {', '.join(arms)}.")
     if wrong := [k for k in fewer if not 1 <= k < n]:
-        raise ValueError(f"Fewer answers {wrong} have to lie between 1 and {n - 1}, one less than n.")
+        raise ValueError(f"`fewer` has {wrong}; values must lie between 1 and {n - 1}.")
     every = [Condition(arm, n) for arm in arms]
     every += [Condition(arm, k) for arm in sized for k in fewer]
     return every + [Condition(repeated, n, count) for count in rounds if repeated]
@@ -137,7 +139,7 @@ def conditions(
 
 @dataclass(frozen=True, slots=True)
 class ConditionRun(Record):
-    """The result of one condition with one seed. Passes count tokens through a text model, a trained token 3 times."""
+    """The result of one condition with one seed. Passes are token passes; a trained token counts 3."""
 
     VERSION: ClassVar[int] = 1
 
@@ -150,20 +152,20 @@ class ConditionRun(Record):
     steps: int = column("optimizer steps")
     queries: int = column("queries")
     paired: int = column("queries that gave a pair")
-    alike: int = column("queries without a pair because there was one answer, or all were equal")
-    tied: int = column("queries without a pair because the scores were tied")
-    unusable: int = column("queries without a pair because no answer was whole and not blank")
+    alike: int = column("queries without a pair: all answers equal")
+    tied: int = column("queries without a pair: scores tied")
+    unusable: int = column("queries without a pair: every answer blank or cut off")
     sampled: int = column("passes for drawing answers")
     rated: int = column("passes for critiques and scores")
-    trained: int = column("passes for training, with the reference's")
+    trained: int = column("token passes for training and for the reference")
 
 
 def select_queries(queries: Sequence[Query], count: int, multiple: int, seed: int) -> list[Query]:
-    """Up to `count` queries in an order that only the seed and their names decide, cut to a multiple of `multiple`."""
+    """Up to `count` queries, a multiple of `multiple`, in an order fixed by seed and ids."""
     most = min(count, len(queries)) // multiple * multiple
     if not most:
         raise ValueError(
-            f"{min(count, len(queries))} queries cannot be shared out: batches and rounds need a multiple of "
+            f"{min(count, len(queries))} queries are too few: batches and rounds need a multiple of "
             f"{multiple}. Take more queries, smaller batches or fewer rounds."
         )
     order = sorted(queries, key=lambda query: storage.sha256_bytes(f"select {seed} {query.id}".encode()))
@@ -174,7 +176,7 @@ def select_queries(queries: Sequence[Query], count: int, multiple: int, seed: in
 
 
 class SignalScores(NamedTuple):
-    """A signal's scores of the answers to one query, and the passes that each answer and the question took."""
+    """Scores of the answers to one query, with the token passes per answer and for the question."""
 
     scores: tuple[float, ...]
     passes: tuple[int, ...]
@@ -182,7 +184,7 @@ class SignalScores(NamedTuple):
 
 
 def true_score(query: str, text: str) -> float:
-    """The truth score of an answer to a query of MiniWorld; a planted near-duplicate asks what its original asks."""
+    """Truth score of an answer to a MiniWorld query; near-duplicates use the original question."""
     return float(annotators.verdict(text, query.partition("~")[0]).score)
 
 
@@ -192,13 +194,13 @@ def chance(seed: int, query: str, text: str) -> float:
 
 
 def free_signal(answers: SampledAnswers, score: Callable[[str, str], float]) -> SignalScores:
-    """A signal that takes no pass."""
+    """A signal without model cost."""
     return SignalScores(tuple(score(answers.query, text) for text in answers.texts), (0,) * len(answers.texts))
 
 
 @dataclass
 class RankedAnswers:
-    """The rows of one round, why some have no pair, and the passes behind them."""
+    """Training rows of one round, reasons for missing pairs, and token passes."""
 
     rows: list[RankedRow]
     without: list[str]
@@ -208,10 +210,10 @@ class RankedAnswers:
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """Everything that the conditions of one experiment share, and the steps of a run.
+    """Settings shared by all conditions, and the methods of a run.
 
-    `rewards` holds the folder of the reward model of each arm that has one; `training` starts from the base, and each
-    round puts in its own model, rows and reference; `engine` serves the base policy.
+    `rewards`: reward-model folder per arm. `training`: starts at the base; each round replaces model, rows and
+    reference. `engine`: serves the base policy.
     """
 
     rewards: Mapping[str, str]
@@ -240,15 +242,15 @@ class SelfTraining:
 
     @property
     def epochs(self) -> int:
-        """Passes of each round over its queries."""
+        """Epochs of each round over its queries."""
         return round(self.training.job.training["num_train_epochs"])
 
     def query_multiple(self, conditions: Iterable[Condition]) -> int:
-        """The number of queries has to be a multiple of this, so that every round of every condition is whole steps."""
+        """The number of queries must be a multiple of this number: every round then has whole steps."""
         return self.step_queries * lcm(*(condition.rounds for condition in conditions))
 
     def draw(self, model: str, queries: Sequence[Query], seed: int, shown: bool = True) -> list[SampledAnswers]:
-        """Answers of a model; `seed` is added to the experiment's own. With `shown` there is a progress bar."""
+        """Answers of a model; `seed` is added to the experiment's seed. With `shown` there is a progress bar."""
         source = self.engine if self.engine and model == self.base else model
         how, own = replace(self.sampling, seed=self.sampling.seed + seed), self.training.job
         return sampling.draw(source, queries, own.media, own.frames, how, f"{self.folder}/answers", "samples" * shown)
@@ -258,7 +260,7 @@ class SelfTraining:
     ) -> list[Rated]:
         """Scores and critiques of an arm's reward model."""
         if arm not in self.rewards:
-            raise ValueError(f"Arm {arm!r} has no reward model; there are {', '.join(self.rewards)}, truth and random.")
+            raise ValueError(f"Arm {arm!r} has no reward model; arms with one: {', '.join(self.rewards)}.")
         own = self.training.job
         where = (own.media, own.frames, self.critique_tokens, f"{self.folder}/scores")
         return sampling.rate(self.rewards[arm], queries, answers, *where, desc=arm * shown)
@@ -266,7 +268,7 @@ class SelfTraining:
     def signal(
         self, arm: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], seed: int, shown: bool = True
     ) -> list[SignalScores]:
-        """An arm's scores of answers; truth and chance take no pass."""
+        """An arm's scores of answers; truth and chance have no model cost."""
         if arm == TRUTH:
             return [free_signal(one, true_score) for one in answers]
         if arm == RANDOM:
@@ -292,14 +294,14 @@ class SelfTraining:
         return ranked
 
     def passes(self, rows: Sequence[RankedRow], prompt_tokens: Mapping[str, int]) -> int:
-        """Passes of training on rows, each epoch, and of the reference once."""
+        """Token passes: training in every epoch, the reference once."""
         size = 0
         for row in rows:
             size += prompt_tokens[row.id] + sum(len(prompts.answer_ids(self.processor, text)) for text in row.responses)
         return size * (TRAINED * self.epochs + 1)
 
     def train(self, model: str, rows: Sequence[RankedRow], seed: int) -> str:
-        """The folder of the model that training on rows leaves; without any pair it is the model itself."""
+        """Folder of the trained model; without any pair, of the given model."""
         if not any(row.winners for row in rows):
             return model
         name = storage.sha256_bytes(repr(rows).encode())[:16]
@@ -310,7 +312,7 @@ class SelfTraining:
         folder = run.folder.relative_to(storage.root())
         if not own.lora:
             return f"{folder}/final"
-        merged = f"{folder}/merged"  # the next round and the evaluation read one model, not a base with adapters
+        merged = f"{folder}/merged"  # later steps need merged weights, not adapters
         if not storage.path(merged).is_dir():
             policy.save(merged, experiment.policy(run))
         return merged
@@ -339,13 +341,13 @@ class SelfTraining:
         )  # fmt: skip
 
     def clear(self) -> None:
-        """Remove what an interrupted experiment would need: answers, scores, rows, reference and runs."""
+        """Remove the cache that lets an interrupted experiment resume."""
         for place in (storage.path(self.folder), *storage.path(RUNS_FOLDER).glob(f"{RUN_NAME}-*")):
             storage.remove(place)
 
 
 def keep_model(folder: str, run: ConditionRun, base: str) -> None:
-    """Put the model of a run where later chapters load it, with the passes it took in `training.json`.
+    """Save a run's model for later chapters, with its token passes in `training.json`.
 
     A run without any pair leaves a reference to the base.
     """

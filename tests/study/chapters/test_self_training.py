@@ -230,7 +230,7 @@ def test_every_pair_is_sound(answers, data, how, tie):
     [
         ({"how": "adjacent"}, "hardest or all"),
         ({"tie": -1.0}, "0 or more"),
-        ({"scores": [1.0]}, "2 answers, 2 ends and 1 scores"),
+        ({"scores": [1.0]}, "2 answers, 2 end flags and 1 scores"),
     ],
 )
 def test_wrong_input_is_named(wrong, sentence):
