@@ -109,7 +109,7 @@ def picked(values: Sequence[float], scores: Sequence[float], k: int) -> float:
     """
     if not 1 <= k <= len(values) or len(values) != len(scores):
         raise ValueError(
-            f"Cannot choose {k} of {len(values)} answers with {len(scores)} scores: give one score each, and k from 1 on."
+            f"Cannot choose {k} of {len(values)} answers with {len(scores)} scores: give k from 1 on and a score each."
         )
     best = []
     for chosen in combinations(range(len(values)), k):

@@ -1,1 +1,1 @@
-"""Metrics with intervals: what a model got right, and how sure that is."""
+"""Metrics, intervals and tests of model answers."""

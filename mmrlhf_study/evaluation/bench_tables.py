@@ -1,9 +1,9 @@
-"""From the answers of policies to tables: every bench with its interval, every policy against the first one.
+"""Tables from policies' answers: benches with intervals, policies against the base (the first policy).
 
-The value of a bench is in its own unit. A gain is in points of how good the answers are, 0 to 100 on every bench, above
-0 for the better. Intervals are 95 %: Wilson's and Newcombe's for right and wrong on scenes of one item, else bootstraps
-over scenes. p-values are exact McNemar tests or permutations of the paired differences. A policy is better or worse
-where the p-value adjusted by Benjamini-Hochberg for all tests of the table is below 5 %; Holm's stands beside it.
+The value of a bench is in its own unit. A gain is in points of answer quality (0 to 100); positive is better. Intervals
+(95 %): Wilson and Newcombe for binary answers with one item per scene, else bootstrap over scenes. p-values are exact
+McNemar tests or permutations of the paired differences. A policy is better or worse if its Benjamini-Hochberg p over
+the table is below 5 %; Holm's p is given too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 from mmrlhf_study.evaluation.policy_answers import PolicyAnswers
 from mmrlhf_study.miniworld.benches import WON, Bench
 
-COST = "training.json"  # beside a checkpoint: `passes`, what its training took
+COST = "training.json"  # file of a checkpoint with the `passes` of its training
 GAIN = ("gain", "gain_low", "gain_high")
 ABOUT = ["bench", "dimension", "counterpart", "measure", "unit", "higher", "policy", "n"]
 
 
 def columns(given: PolicyAnswers, bench: Bench, name: str) -> np.ndarray:
-    """What one policy's answers to a bench add up from, [items, columns + 1]; the last column counts."""
+    """Per-item summands of one policy's bench value, [items, columns + 1]; last column: 1."""
     texts = zip(given.items, given.texts[name], given.texts[given.reference], strict=True)
     rows = [(*bench.measure.columns(t, item, other), 1.0) for item, t, other in texts if item.set in bench.sets]
     if not rows:
-        raise ValueError(f"No item belongs to {bench.name!r}; draw the sets {', '.join(bench.sets)}.")
+        raise ValueError(f"No item belongs to {bench.name!r}; include the sets {', '.join(bench.sets)}.")
     return np.array(rows)
 
 
@@ -49,7 +49,7 @@ def _value(rows: np.ndarray, bench: Bench, scenes: np.ndarray, draws: int, seed:
 
 
 def _gain(a: np.ndarray, b: np.ndarray, scenes: np.ndarray, draws: int, seed: int) -> tuple[Estimate, float, float]:
-    """The mean difference in how good two policies' answers are, in points; its d_z (NaN if all are equal) and p."""
+    """Mean quality difference in points, with d_z (NaN if all differences are equal) and p."""
     if len(np.unique(scenes)) == len(scenes) and np.isin((a, b), (0, 1)).all():
         gain, p = statistics.rate_difference(a, b), statistics.mcnemar(a, b)
     else:
@@ -60,7 +60,7 @@ def _gain(a: np.ndarray, b: np.ndarray, scenes: np.ndarray, draws: int, seed: in
 
 
 def table(given: PolicyAnswers, benches: Sequence[Bench], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """One row per bench and policy: its value, the gain against the first policy, and the verdict."""
+    """One row per bench and policy: its value, the gain over the base, and the verdict."""
     rows = []
     for bench in benches:
         scenes = np.unique([item.scene for item in given.items if item.set in bench.sets], return_inverse=True)[1]
@@ -82,22 +82,22 @@ def table(given: PolicyAnswers, benches: Sequence[Bench], draws: int = 1000, see
 
 
 def _mean_of_benches(sums: np.ndarray) -> np.ndarray:
-    """The mean over benches of how good their answers are; columns are a sum and a count of each, [..., 2 B].
+    """Mean quality over benches; columns: sum and count per bench, [..., 2 B].
 
-    A bench none of whose scenes is in a bootstrap sample has no value there and is left out of that sample.
+    Benches without scenes in a bootstrap sample are skipped in that sample.
     """
     good, counts = sums[..., 0::2], sums[..., 1::2]
     return 100 * (good / np.maximum(counts, 1)).sum(-1) / np.maximum((counts > 0).sum(-1), 1)
 
 
 def _difference(sums: np.ndarray) -> np.ndarray:
-    """The mean over benches of one policy, the first half of the columns, minus that of another."""
+    """Mean over benches of one policy (first half of the columns) minus another's."""
     half = sums.shape[-1] // 2
     return _mean_of_benches(sums[..., :half]) - _mean_of_benches(sums[..., half:])
 
 
 def _goodness(given: PolicyAnswers, benches: Sequence[Bench], name: str) -> np.ndarray:
-    """(how good, 1) of every bench side by side for each item, 0 where it is no item of the bench; [items, 2 B]."""
+    """(quality, 1) per item and bench, 0 for other benches' items; [items, 2 B]."""
     parts = np.zeros((len(given.items), 2 * len(benches)))
     for place, bench in enumerate(benches):
         inside = [item.set in bench.sets for item in given.items]
@@ -106,9 +106,9 @@ def _goodness(given: PolicyAnswers, benches: Sequence[Bench], name: str) -> np.n
 
 
 def dimensions(given: PolicyAnswers, benches: Sequence[Bench], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How good the answers are in each dimension and over all, 0 to 100, as the mean of its benches.
+    """Answer quality per dimension and overall, 0 to 100: the mean of the benches.
 
-    It leaves out what is measured against another policy, so that all policies are on one scale.
+    Benches measured against another policy are left out.
     """
     benches = [bench for bench in benches if bench.measure is not WON]
     scenes = np.unique([item.scene for item in given.items], return_inverse=True)[1]
@@ -128,7 +128,7 @@ def dimensions(given: PolicyAnswers, benches: Sequence[Bench], draws: int = 1000
 
 
 def beside_paper(table: pd.DataFrame) -> pd.DataFrame:
-    """The benches as text, one column per policy, and beside them the paper's rows they stand for."""
+    """The benches as text, one column per policy, beside the corresponding rows of the paper."""
     rows = []
     for bench, mine in table.groupby("bench", sort=False):
         first = mine.iloc[0]
@@ -149,14 +149,14 @@ def averages(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """On how many benches a policy is worse, better, or not distinguished from the first one."""
+    """Number of benches and controls that are worse, better, or not distinguished from the base."""
     tested = table[table.verdict != ""]
     counted = tested.groupby(["policy", "verdict"], sort=False).size().unstack(fill_value=0)
     return counted.reindex(columns=[compare.WORSE, compare.BETTER, compare.OPEN], fill_value=0)
 
 
 def largest(table: pd.DataFrame, better: bool, most: int = 3) -> pd.DataFrame:
-    """The largest gains, or the largest losses, of every policy, at most `most` of each."""
+    """Up to `most` largest gains (or losses) per policy."""
     changed = table[(table.verdict != "") & (table.gain > 0 if better else table.gain < 0)]
     changed = changed.sort_values("gain", ascending=not better, kind="stable").groupby("policy", sort=False).head(most)
     shown = ["policy", "bench", "measure", "value", *GAIN, "d_z", "p", "p_bh", "p_holm", "verdict"]
@@ -167,7 +167,7 @@ def largest(table: pd.DataFrame, better: bool, most: int = 3) -> pd.DataFrame:
 
 
 def training_of(checkpoint: str) -> float:
-    """Passes of tokens through a text model that a checkpoint's training took; NaN where they were not written."""
+    """Token passes of a checkpoint's training; NaN if not recorded."""
     file = policy.locate(checkpoint) / COST
     return float(storage.read_json(file)["passes"]) if file.is_file() else np.nan
 
@@ -175,7 +175,7 @@ def training_of(checkpoint: str) -> float:
 def costs(
     given: PolicyAnswers, checkpoints: Mapping[str, str], dimensions: pd.DataFrame, draws: int, seed: int
 ) -> pd.DataFrame:
-    """What each policy costs and gains: tokens per answer with interval, training, change over all benches."""
+    """Cost and gain per policy: tokens per answer, training passes, overall gain."""
     overall = dimensions[dimensions.dimension == "all"].set_index("policy")
     scenes = [item.scene for item in given.items]
     rows = []

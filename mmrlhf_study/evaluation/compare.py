@@ -1,7 +1,7 @@
 """A against B on the same items: difference, interval, p-value, effect size, and one vocabulary of verdicts.
 
-Every chapter that compares policies, reward models or rankings does it here. Items of one cluster (a scene, a query, a
-picture group) are drawn together and change signs together.
+All comparisons of policies, reward models and rankings use this module. Items of one cluster (a scene, a query, a
+picture group) are resampled together and flip signs together.
 """
 
 from collections.abc import Hashable, Sequence
@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from mmrlhf_study.evaluation import statistics
 
-LEVEL = 0.05  # of the corrected p-value below which a difference is shown
-BETTER, WORSE, OPEN = "better", "worse", "not distinguished"  # verdicts; OPEN: at this sample size
+LEVEL = 0.05  # significance level of corrected p-values
+BETTER, WORSE, OPEN = "better", "worse", "not distinguished"  # verdicts; OPEN: no significant difference
 
 
 class Paired(NamedTuple):
@@ -31,7 +31,7 @@ def paired(
     a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable] | None = None, draws: int = 1000, seed: int = 0,
     flips: int = 10000,
 ) -> Paired:  # fmt: skip
-    """a against b on the same items: bootstrap interval and permutation test over clusters (items without them)."""
+    """a minus b on the same items: bootstrap interval and permutation test over clusters, or over items if none."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     gap = statistics.mean_interval(a - b, clusters, draws, seed)
     p = statistics.paired_permutation(a, b, clusters, flips, seed)
@@ -40,7 +40,7 @@ def paired(
 
 
 def judged(table: pd.DataFrame, difference: str = "difference", by: str = "p_holm") -> pd.DataFrame:
-    """The table of one family of tests with `p_holm`, `p_bh` and a verdict by the column `by`.
+    """The tests of one family with `p_holm`, `p_bh` and a verdict from the column `by`.
 
     Rows without a p-value are not tested and get a blank verdict.
     """
@@ -53,5 +53,5 @@ def judged(table: pd.DataFrame, difference: str = "difference", by: str = "p_hol
 
 
 def side(low: float, high: float, of: float = 0.0) -> str:
-    """The verdict of an interval alone: on which side of `of` it lies."""
+    """Verdict from an interval only, without correction: the side of `of` on which the interval lies."""
     return BETTER if low > of else WORSE if high < of else OPEN

@@ -1,16 +1,16 @@
-"""The metrics of the paper's benchmarks as pure functions of text: they take any answer, real or from MiniWorld.
+"""Metrics of the paper's benchmarks as pure functions of text, for real or MiniWorld answers.
 
 | function | benchmark it comes from |
 |---|---|
-| `exact_match` | VQAv2, TextVQA, RealWorldQA: equal but for case, punctuation, articles and spaces |
+| `exact_match` | RealWorldQA; VQAv2 and TextVQA (soft scores there): equal up to case, punctuation, articles, spaces |
 | `option_letter` | MMBench, MMStar, AI2D, MMMU-Pro: the option an answer chooses, by its letter or its text |
 | `relaxed_match` | ChartQA: a number may be off by 5 % of the reference (Masry et al. 2022, §5.1) |
-| `anls` | DocVQA, InfoVQA: 1 − normalised edit distance, 0 from a distance of ½ (Biten et al. 2019) |
+| `anls` | DocVQA, InfoVQA: 1 − normalised edit distance; 0 if the distance is ½ or more (Biten et al. 2019) |
 | `yes_no`, `pope` | POPE: accuracy, precision, recall, F1, share of yes (Li et al. 2023) |
 | `objects`, `chair` | Object-Hal: CHAIR-i, CHAIR-s (Rohrbach et al. 2018) |
-| `both_orders` | WildVision: better, worse or tied against another answer, asked in both orders |
+| `both_orders` | WildVision: win, loss or tie against another answer, in both orders |
 
-A share goes from 0 to 1. Functions of sums take arrays [..., columns], so that a bootstrap can call them as they are.
+A share goes from 0 to 1. Functions of sums take arrays [..., columns], so a bootstrap can call them directly.
 """
 
 import math
@@ -24,7 +24,7 @@ import numpy as np
 
 ARTICLES = {"a", "an", "the"}
 _ANSWER = re.compile(r"\banswer\b(?:\s+is\b)?\s*:?", re.IGNORECASE)
-_END = re.compile(r"(?<!\b[A-Za-z])[.!?](?=\s|$)|\n")  # of a sentence; `B. red` goes on
+_END = re.compile(r"(?<!\b[A-Za-z])[.!?](?=\s|$)|\n")  # end of a sentence; `B. red` is not one
 _WORD = re.compile(r"[-+]?\d+(?:[.,]\d+)*%?|[^\W_]+|%")
 _BRACKETED = re.compile(r"[(\[]\s*([a-z])\s*[)\]]", re.IGNORECASE)
 _LEADING = re.compile(r"\s*([A-Z])\s*(?:[.):,]|$)")
@@ -33,13 +33,13 @@ _MARKS = string.whitespace + "".join(set(string.punctuation) - set("()%-+"))
 
 
 def concluded(answer: str) -> str:
-    """What an answer comes to: the rest of the sentence behind its last `answer`, or all of it where none is said."""
+    """The conclusion: the rest of the sentence after the last word `answer`, or the whole text."""
     *before, tail = _ANSWER.split(answer)
     return (_END.split(tail.strip(), maxsplit=1)[0] if before else tail).strip(_MARKS)
 
 
 def plain(text: str) -> str:
-    """Words and numbers in lower case, compatible characters made one; no punctuation, no articles."""
+    """Lower-case words and numbers, Unicode-normalised; no punctuation, no articles."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
     return " ".join([word for word in words if word not in ARTICLES] or words)
 
@@ -51,10 +51,10 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 
 
 def option_letter(answer: str, options: Sequence[str]) -> str:
-    """The one option an answer chooses, as `a`, `b`, …; blank when it chooses none, several, or one that is not there.
+    """The option chosen (`a`, `b`, …); blank for none, several, or an invalid letter.
 
-    A letter counts in brackets, at the start before a mark, or alone; the text of an option counts as a whole phrase,
-    and not inside the text of a longer one that is also said. What stands behind the last `answer` decides.
+    A letter counts in brackets, before punctuation at the start, or alone; option text counts as a whole phrase,
+    longest first. Only text after the last `answer` counts.
     """
     tail, letters = concluded(answer), string.ascii_lowercase[: len(options)]
     found = {match.lower() for match in _BRACKETED.findall(tail)}
@@ -72,7 +72,7 @@ def option_letter(answer: str, options: Sequence[str]) -> str:
 
 
 def number(text: str) -> float | None:
-    """The number a text is: `1,234`, `-3.5`, `1e3`, `12 %` as 0.12; None for anything else."""
+    """Parse a number: `1,234`, `-3.5`, `1e3`, `12 %` as 0.12; else None."""
     stripped = text.strip()
     bare = stripped.removesuffix("%").strip()
     if not bare or not _NUMBER.fullmatch(bare) or not any(letter.isdigit() for letter in bare.partition("e")[0]):
@@ -102,11 +102,11 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
-    """The best similarity to a reference: 1 − distance / length of the longer one; 0 from `threshold` distance on."""
+    """Best similarity to a reference: 1 − distance / longer length; 0 if distance / length is `threshold` or more."""
     said, best = " ".join(concluded(answer).lower().split()), 0.0
     for reference in (" ".join(one.lower().split()) for one in references):
         longest = max(len(said), len(reference), 1)
-        if abs(len(said) - len(reference)) < threshold * longest:  # else it cannot be near enough
+        if abs(len(said) - len(reference)) < threshold * longest:  # else the distance is too large
             apart = edit_distance(said, reference) / longest
             best = max(best, 1 - apart if apart < threshold else 0.0)
     return best
@@ -116,13 +116,13 @@ def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> floa
 
 
 def yes_no(answer: str) -> str:
-    """`yes` or `no` when the conclusion says just one of them as a word, else blank."""
+    """`yes` or `no` if the conclusion has exactly one of the two words, else blank."""
     said = {"yes", "no"}.intersection(plain(concluded(answer)).split())
     return said.pop() if len(said) == 1 else ""
 
 
 class Pope(NamedTuple):
-    """POPE's five numbers (arrays where sums are arrays), and the share of answers that said neither yes nor no."""
+    """POPE's five numbers and the share of answers without a clear yes or no."""
 
     accuracy: np.ndarray
     precision: np.ndarray
@@ -143,7 +143,7 @@ def pope_columns(said: str, true: str) -> tuple[float, float, float, float, floa
 def pope(sums: np.ndarray, positives: np.ndarray | float) -> Pope:
     """The numbers from summed `pope_columns` [..., 5] and the number of questions whose answer is yes.
 
-    An answer that says neither is wrong and no yes; the released POPE script counts it as a yes.
+    An answer without yes or no is wrong and not a yes; the released POPE script counts such an answer as a yes.
     """
     hits, false_yes, right_no, _, neither = np.moveaxis(np.asarray(sums, float), -1, 0)
     total = np.asarray(sums, float).sum(-1)
@@ -154,7 +154,7 @@ def pope(sums: np.ndarray, positives: np.ndarray | float) -> Pope:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
-    """part / whole; 0 where there is nothing."""
+    """part / whole; 0 where whole is 0."""
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=np.asarray(whole) != 0)
 
 
@@ -162,7 +162,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
 
 
 def objects(text: str, names: Collection[str]) -> list[str]:
-    """The objects a text names, in order and as often as it does; a longer name takes its words from a shorter one."""
+    """Objects named in a text, in order, with repeats; the longest match wins."""
     words, found, at = plain(text).split(), [], 0
     longest = max((len(name.split()) for name in names), default=0)
     while at < len(words):
@@ -178,13 +178,13 @@ def objects(text: str, names: Collection[str]) -> list[str]:
 
 
 def chair_columns(named: Sequence[str], there: Collection[str]) -> tuple[float, float, float]:
-    """(mentions of objects that are not there, mentions, 1 if any is not there) of one description."""
+    """(absent mentions, mentions, 1 if any is absent) of one description."""
     wrong = sum(name not in there for name in named)
     return float(wrong), float(len(named)), float(wrong > 0)
 
 
 def chair(sums: np.ndarray, descriptions: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """(CHAIR-i, CHAIR-s): the share of mentions, and of descriptions, that are wrong; from summed columns [..., 3]."""
+    """(CHAIR-i, CHAIR-s): wrong share of mentions and of descriptions, from summed columns [..., 3]."""
     wrong, mentions, some = np.moveaxis(np.asarray(sums, float), -1, 0)
     return _ratio(wrong, mentions), _ratio(some, descriptions)
 
@@ -195,8 +195,8 @@ Judge = Callable[[str, str], int | None]  # (first text, second text) → 1, 2, 
 
 
 def both_orders(judge: Judge, ours: str, theirs: str) -> float:
-    """1 when the judge prefers ours in both orders, 0 when theirs, ½ for a tie or a judge that follows the position."""
+    """1 if ours wins in both orders, 0 if theirs does, else ½."""
     first, second = judge(ours, theirs), judge(theirs, ours)
     if not {first, second} <= {1, 2, None}:
-        raise ValueError(f"The judge said {first!r} and {second!r}; it may say 1, 2 or None.")
+        raise ValueError(f"The judge returned {first!r} and {second!r}; allowed are 1, 2 or None.")
     return {(1, 2): 1.0, (2, 1): 0.0}.get((first, second), 0.5)

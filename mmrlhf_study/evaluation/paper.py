@@ -1,6 +1,6 @@
 """The paper's tables and figures (arXiv 2502.10391) as typed data, read from `paper.yaml` and checked when read.
 
-Every number here is the paper's; this compendium measured none of them. What follows from the tables is computed in
+All numbers here are the paper's; none was measured by us. What follows from the tables is computed in
 `paper_claims`. A row of Table 2 or 3 also says where lmms-eval and VLMEvalKit write its number.
 """
 
@@ -27,7 +27,7 @@ class TablePart(NamedTuple):
     """One number in a results file of a harness."""
 
     task: str  # lmms-eval's task or VLMEvalKit's data set
-    row: str  # of a table; blank for the first row, and for lmms-eval
+    row: str  # table row; blank: first row, or lmms-eval
     column: str  # metric of lmms-eval, column of VLMEvalKit
 
 
@@ -35,7 +35,7 @@ class HarnessRecipe(NamedTuple):
     """How the numbers of a harness make one row of the paper's tables."""
 
     parts: tuple[TablePart, ...]
-    mean: bool  # of the parts, else their sum
+    mean: bool  # mean of the parts, else sum
     factor: float
     fork: bool  # whether only the authors' copy of the harness has the task
 
@@ -83,7 +83,7 @@ class _RewardBench(_Checked):
 
 
 class _ScalingGrid(_Checked):
-    """Figure 12 b: the average of four benchmarks by k, over w."""
+    """Figure 12 b: average of four benchmarks; rows k, columns w."""
 
     w: tuple[float, ...]
     averages: dict[float, tuple[float, ...]]
@@ -105,7 +105,7 @@ class _Paper(_Checked):
 
     @model_validator(mode="after")
     def _whole(self) -> "_Paper":
-        """Names are used once, dimensions are known, and the rows of a table have one length."""
+        """Names are unique, dimensions known, and table rows equally long."""
         names = [row.name for row in self.rows]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"rows named twice: {', '.join(sorted(twice))}")
@@ -119,13 +119,13 @@ class _Paper(_Checked):
 
 
 def load(file: Path = PAPER_FILE) -> _Paper:
-    """Read the paper's numbers; an unknown, missing or misshapen entry is an error that names it."""
+    """Read the paper's numbers; errors name unknown, missing or invalid entries."""
     return _Paper.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 _PAPER = load()
 SOURCE, MODELS = _PAPER.source, _PAPER.models
-TEN_DIMENSIONS = _PAPER.dimensions  # as in MiniWorld, with the paper's words
+TEN_DIMENSIONS = _PAPER.dimensions  # MiniWorld's dimensions, in the paper's words
 PAPER_ROWS = {row.name: row for row in _PAPER.rows}
 BENCHMARKS = tuple(dict.fromkeys(row.benchmark for row in _PAPER.rows))
 TABLE_2, TABLE_3 = ({row.name: row.scores for row in _PAPER.rows if row.table == table} for table in (2, 3))
@@ -150,7 +150,7 @@ def tasks_of(benchmark: str, harness: str) -> list[str]:
 
 
 def shown(row: str) -> dict[str, str]:
-    """`base → aligned` of every model, to stand beside other numbers; empty for a row the paper lacks."""
+    """`base → aligned` per model, for display; empty if the paper lacks the row."""
     changes = zip(MODELS, TABLES.get(row, ()), strict=row in TABLES)
     return {f"paper: {model}": f"{change.base:g} → {change.aligned:g}" for model, change in changes}
 
@@ -162,7 +162,7 @@ def direction(change: tuple[float, float], higher: bool) -> str:
 
 
 def table() -> pd.DataFrame:
-    """Tables 2 and 3 long: row, dimension, table, model, base, aligned, change, and better, worse or same."""
+    """Tables 2 and 3 in long format: row, dimension, table, model, base, aligned, change, and better, worse or same."""
     rows = []
     for row in (PAPER_ROWS[name] for name in TABLES):
         for model, (base, aligned) in zip(MODELS, row.scores, strict=True):
@@ -173,7 +173,7 @@ def table() -> pd.DataFrame:
 
 
 def table_4() -> pd.DataFrame:
-    """Table 4 long: category, model, acc, acc_plus."""
+    """Table 4 in long format: category, model, acc, acc_plus."""
     rows = [(row, model, *cell) for row, cells in ROWS_4.items() for model, cell in zip(COLUMNS_4, cells, strict=True)]
     return pd.DataFrame(rows, columns=["category", "model", "acc", "acc_plus"])
 

@@ -18,7 +18,7 @@ ROUNDING = 0.0501  # half of the last printed digit, and a little for floating p
 
 
 def safety_averages(rates: Mapping[str, float]) -> dict[str, float]:
-    """Mean of the rows of Table 3 of which less is better, and of those of which more is better."""
+    """Means of Table 3's lower-is-better and higher-is-better rows."""
     groups = {"unsafety": False, "safety": True}
     return {
         name: float(np.mean([rate for row, rate in rates.items() if PAPER_ROWS[row].higher == higher]))
@@ -33,7 +33,7 @@ def _averages(model: str, state: int) -> dict[str, float]:
 
 
 def recomputed_averages() -> pd.DataFrame:
-    """Table 3's averages as printed and as its rows give them, one row per average, model and state."""
+    """Table 3's averages, printed and recomputed, per average, model and state (base or aligned)."""
     rows = []
     for place, model in enumerate(MODELS):
         for state, word in enumerate(Change._fields):
@@ -44,7 +44,7 @@ def recomputed_averages() -> pd.DataFrame:
 
 
 def impossible_rates() -> list[tuple[str, str, float]]:
-    """(row, model, rate) of Table 3 that no whole number of the row's items in Table 6 gives, rounded as printed."""
+    """(row, model, rate) of Table 3 that match no whole number of Table 6's items."""
     impossible = []
     for row, changes in TABLE_3.items():
         n = SAFETY_COUNTS[row]
@@ -54,7 +54,7 @@ def impossible_rates() -> list[tuple[str, str, float]]:
 
 
 def safety_with_intervals() -> pd.DataFrame:
-    """Table 3 as printed, with the Wilson intervals that its sizes give."""
+    """Table 3 with Wilson intervals for its sample sizes."""
     rows = []
     for name, changes in TABLE_3.items():
         n = SAFETY_COUNTS[name]
@@ -76,9 +76,9 @@ def unsafety_cut(model: str, recomputed: bool = True) -> float:
 
 
 def _cuts(model: str) -> tuple[float, float, float]:
-    """Relative fall of unsafety in percent: of the mean of the rows, of the printed mean, mean of the rows' falls."""
+    """Relative fall of unsafety (%): recomputed mean, printed mean, mean of row falls."""
     changes = [rows[MODELS.index(model)] for name, rows in TABLE_3.items() if not PAPER_ROWS[name].higher]
-    falls = [100 * (1 - change.aligned / change.base) for change in changes if change.base]  # from 0 nothing falls
+    falls = [100 * (1 - change.aligned / change.base) for change in changes if change.base]  # base 0 is skipped
     return unsafety_cut(model), unsafety_cut(model, recomputed=False), float(np.mean(falls))
 
 
@@ -106,7 +106,7 @@ def _conversation(model: str, by_benchmark: bool) -> tuple[list[str], np.ndarray
 
 
 def conversation_gains() -> pd.DataFrame:
-    """The gain in conversation of every model by every averaging, over 7 rows and over 3 benchmarks."""
+    """Conversation gain per model by each average, over 7 rows and over 3 benchmarks."""
     rows = []
     for over, by_benchmark in (("7 rows", False), ("3 benchmarks", True)):
         for name, averaging in AVERAGINGS.items():
@@ -116,7 +116,7 @@ def conversation_gains() -> pd.DataFrame:
 
 
 def subsets_giving(gain: float, model: str, within: float = 0.05) -> list[tuple[str, tuple[str, ...], float]]:
-    """(averaging, rows, gain) of every subset of the conversation rows whose gain rounds to `gain`."""
+    """(average, rows, gain) for all subsets of the conversation rows whose gain rounds to `gain`."""
     names, base, aligned = _conversation(model, False)
     giving = []
     for chosen in (list(c) for size in range(1, len(names) + 1) for c in combinations(range(len(names)), size)):
@@ -146,12 +146,12 @@ def _each(values: Collection[float]) -> str:
 
 
 def _verdict(near: Collection[bool]) -> str:
-    """The verdict when each of several averagings is near enough to a stated number, or is not."""
+    """The verdict, given which averages are near the stated number."""
     return FOLLOWS if all(near) else SOME if any(near) else NOT
 
 
 def _near(gains: pd.DataFrame, column: str, stated: float, within: float) -> tuple[str, str]:
-    """Range of a column of gains in percent, the averagings near enough or else the nearest, and the verdict."""
+    """Range of gains (%), the matching (or nearest) averages, and the verdict."""
     gains = gains[gains.averaging.str.endswith(", %")]
     apart = (gains[column] - stated).abs()
     named = gains[apart <= max(within, apart.min())]
@@ -196,10 +196,10 @@ def claims() -> list[PaperClaim]:
 
 
 def recomputed_reward_bench() -> pd.DataFrame:
-    """The overall row of each column of Table 4 from its category rows, beside what is printed, and whether it follows.
+    """Table 4's overall row, recomputed and printed, and whether the two agree.
 
-    ACC is over 170 pairs, so a mean of rounded rows is uncertain by 0.005, as the printed one is. ACC+ counts whole ids
-    (46: ten per category, six of safety), which the rounded rows give back exactly.
+    Rounding makes the printed and the recomputed ACC uncertain by 0.005. ACC+ counts whole ids (46: ten per
+    category, six of safety), so rounded rows give ACC+ exactly.
     """
     long, size = paper.table_4(), pd.DataFrame(PUBLISHED_COUNTS, index=["ids", "pairs"]).T
     rows = []

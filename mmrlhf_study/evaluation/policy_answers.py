@@ -1,7 +1,7 @@
 """Every policy answers the same items with the same decoding; answers and settings are written side by side.
 
-`items.parquet`, `answers.parquet` and `settings.json`: the decoding, the seed, and for each policy the hash of its
-weights, the hash of its chat template and the size of the pictures it sees. Scores have no meaning without these.
+Files: `items.parquet`, `answers.parquet` and `settings.json`. The settings hold decoding, seed and, per policy, hashes
+of weights and chat template, and the image size. Scores need these settings.
 """
 
 import time
@@ -42,17 +42,17 @@ class AskedItem(Record):
     answer: str = column("the full reference answer")
     key: str = column("the right conclusion; blank for descriptions")
     options: tuple[str, ...] = column("the lettered options")
-    decline: bool = column("whether the right answer is to decline")
-    label: str = column("the object an attacked picture is about; blank for others")
+    decline: bool = column("whether refusing is right")
+    label: str = column("target object of an attacked picture; else blank")
 
 
 @dataclass(frozen=True)
 class PolicyAnswers:
-    """The answers of every policy in the order of the items, and what writing them took."""
+    """All policies' answers in item order, with tokens and time."""
 
     items: tuple[BenchItem, ...]
-    texts: Mapping[str, tuple[str, ...]]  # by policy, the first being the one compared with
-    tokens: Mapping[str, tuple[int, ...]]  # of each answer, its end included
+    texts: Mapping[str, tuple[str, ...]]  # by policy; the first is the base
+    tokens: Mapping[str, tuple[int, ...]]  # per answer, with the end token
     seconds: Mapping[str, float]  # wall time of all answers of a policy
 
     @property
@@ -62,9 +62,9 @@ class PolicyAnswers:
 
 
 def policies(folders: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The checkpoints in some folders by name, in order, and those folders that do not exist.
+    """Checkpoints by name, in order, and missing folders.
 
-    A folder is a checkpoint itself, or holds some; a name is the path behind `models/`.
+    A folder is a checkpoint or contains some; a checkpoint's name is its path after `models/`.
     """
     checkpoints, missing = {}, []
     for folder in folders:
@@ -77,13 +77,13 @@ def policies(folders: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             checkpoints[name.removeprefix("models/")] = name
     if not checkpoints:
         raise ValueError(
-            f"No checkpoint in {', '.join(folders) or 'no folder'}. Give folders with config.json in them."
+            f"No checkpoint in {', '.join(folders) or 'no folder'}. Give folders that contain config.json."
         )
     return checkpoints, missing
 
 
 def untrained(checkpoints: Mapping[str, str]) -> list[str]:
-    """Policies after the first that only refer to the first one: nothing was trained, so nothing can be compared."""
+    """Later policies that only point to the base: not trained, so not compared."""
     first, *others = checkpoints
     return [name for name in others if policy.locate(checkpoints[name]) == policy.locate(checkpoints[first])]
 
@@ -93,7 +93,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _facts(name: str, loaded: Policy) -> dict[str, Any]:
-    """What the answers of a policy depend on, apart from the decoding."""
+    """Facts that determine a policy's answers, besides decoding."""
     template = loaded.processor.chat_template or loaded.processor.tokenizer.chat_template or ""
     size = loaded.processor.image_processor.size
     return {
@@ -109,7 +109,7 @@ def _facts(name: str, loaded: Policy) -> dict[str, Any]:
 def answer(
     checkpoints: Mapping[str, str], items: Sequence[BenchItem], how: AnswerDecoding, folder: str, batch: int = 64
 ) -> PolicyAnswers:
-    """Have every checkpoint answer every item, one after the other, and write items, answers and settings."""
+    """Answer all items with every checkpoint and write items, answers and settings."""
     questions, names = [item.prompt(how.frames) for item in items], [item.id for item in items]
     texts, tokens, seconds, facts = {}, {}, {}, {}
     sampled = {key: value for key, value in asdict(how).items() if key != "frames"}

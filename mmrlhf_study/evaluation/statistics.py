@@ -1,6 +1,6 @@
-"""Tests, effect sizes and power of a comparison. Intervals are in `chapters.intervals`.
+"""Tests, effect sizes, power and paired intervals. Other intervals: `chapters.intervals`.
 
-Items that share a query are not independent: where `clusters` are given, whole clusters are drawn and change signs.
+Items of one query are dependent: with `clusters`, whole clusters are resampled, or flip signs in a permutation test.
 A p-value is two-sided. Shapes: n items, Q clusters.
 """
 
@@ -29,7 +29,7 @@ def _numbers(values: ArrayLike, name: str, least: int = 1) -> np.ndarray:
     if found.ndim != 1 or len(found) < least:
         raise ValueError(f"{name} has shape {found.shape}; give a list of at least {least} numbers.")
     if not np.isfinite(found).all():
-        raise ValueError(f"{name} holds {(~np.isfinite(found)).sum()} NaN or infinite values; decide what they count.")
+        raise ValueError(f"{name} has {(~np.isfinite(found)).sum()} NaN or infinite values; replace or drop them.")
     return found
 
 
@@ -37,7 +37,7 @@ def _paired(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Two lists of numbers about the same items."""
     first, second = _numbers(a, "a"), _numbers(b, "b")
     if len(first) != len(second):
-        raise ValueError(f"a has {len(first)} values and b {len(second)}; give both for the same items, in one order.")
+        raise ValueError(f"a has {len(first)} values and b {len(second)}; give both for the same items, same order.")
     return first, second
 
 
@@ -45,7 +45,7 @@ def _right(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Two lists of right (1) or wrong (0) answers to the same items."""
     first, second = _paired(a, b)
     if not np.isin((first, second), (0, 1)).all():
-        raise ValueError("Right and wrong are 1 and 0; other values were given. Use `paired_permutation` for scores.")
+        raise ValueError("Values must be 1 (right) or 0 (wrong). Use `paired_permutation` for scores.")
     return first == 1, second == 1
 
 
@@ -63,9 +63,7 @@ def _by_cluster(values: np.ndarray, clusters: Sequence[Hashable] | None) -> np.n
 def _several(sums: np.ndarray) -> np.ndarray:
     """Sums of two clusters or more."""
     if len(sums) < 2:
-        raise ValueError(
-            "All values are of one cluster, which shows nothing about how clusters differ; give at least two."
-        )
+        raise ValueError("All values are in one cluster; give at least two clusters.")
     return sums
 
 
@@ -75,7 +73,7 @@ def _several(sums: np.ndarray) -> np.ndarray:
 def mean_interval(
     values: ArrayLike, clusters: Sequence[Hashable] | None = None, draws: int = 1000, seed: int = 0
 ) -> Estimate:
-    """The mean of all values, with a 95 % interval of a bootstrap over clusters (over values without them)."""
+    """Mean with a 95 % bootstrap interval over clusters (over values if none are given)."""
     sums = _several(_by_cluster(_numbers(values, "values"), clusters))
     return Estimate(*map(float, bootstrap(sums, lambda s: s[..., 0] / s[..., 1], draws, seed)))
 
@@ -83,9 +81,9 @@ def mean_interval(
 def paired_permutation(
     a: ArrayLike, b: ArrayLike, clusters: Sequence[Hashable] | None = None, draws: int = 10000, seed: int = 0
 ) -> float:
-    """p of the mean difference of a and b when each cluster's differences could as well have the other sign.
+    """Sign-flip permutation p of the mean difference a − b, flipping whole clusters.
 
-    Exact over all sign flips when there are at most `draws` of them; else (1 + as extreme) / (1 + draws).
+    Exact if there are at most `draws` sign flips; else (1 + extreme flips) / (1 + draws).
     """
     first, second = _paired(a, b)
     sums = _several(_by_cluster(first - second, clusters))[:, 0]
@@ -102,9 +100,9 @@ def paired_permutation(
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
-    """Exact p of two systems being right equally often: a fair coin for each item that only one got right.
+    """Exact McNemar p: a binomial test on items that only one system got right.
 
-    For items of one cluster each; with several per cluster, take `paired_permutation`.
+    One item per cluster only; else use `paired_permutation`.
     """
     first, second = _right(a, b)
     only = int((first & ~second).sum())
@@ -121,12 +119,12 @@ def _family(p: ArrayLike) -> np.ndarray:
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """p-values adjusted for the family they form: below α, the chance of any false one is at most α (Holm 1979)."""
+    """Holm-adjusted p: rejecting below α keeps the family-wise error at most α (1979)."""
     return multipletests(_family(p), method="holm")[1]
 
 
 def benjamini_hochberg(p: ArrayLike) -> np.ndarray:
-    """p-values adjusted for their family: below q, the expected share of false ones is at most q (1995)."""
+    """Adjusted p: rejecting below q keeps the false discovery rate at most q (1995), for independent tests."""
     return multipletests(_family(p), method="fdr_bh")[1]
 
 
@@ -138,14 +136,14 @@ def paired_effect(a: ArrayLike, b: ArrayLike) -> float:
     first, second = _paired(a, b)
     mean, spread = (first - second).mean(), np.std(_numbers(first - second, "a - b", 2), ddof=1)
     if spread <= 1e-12 * abs(mean):
-        raise ValueError("All differences are the same, so d_z has no scale; report the difference itself.")
+        raise ValueError("All differences are the same, so d_z is undefined; report the difference.")
     return float(mean / spread)
 
 
 def rate_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
-    """Share right of a minus that of b on the same items, with Newcombe's 95 % interval (1998, method 10).
+    """Accuracy of a minus b on the same items, with Newcombe's paired 95 % interval (1998, method 10).
 
-    For items of one cluster each; with several per cluster, take `mean_interval` of the differences.
+    One item per cluster only; else use `mean_interval` of the differences.
     """
     first, second = _right(a, b)
     n = len(first)
@@ -161,7 +159,7 @@ def rate_difference(a: ArrayLike, b: ArrayLike) -> Estimate:
 
 
 def _only(share: float, difference: float, discordant: float | None) -> tuple[float, float]:
-    """Probabilities that only the better system, and only the other, is right about an item."""
+    """P(only the better system is right), P(only the other is)."""
     if discordant is None:
         return (share + difference) * (1 - share), share * (1 - share - difference)
     return (discordant + difference) / 2, (discordant - difference) / 2
@@ -170,18 +168,18 @@ def _only(share: float, difference: float, discordant: float | None) -> tuple[fl
 def power_of(
     n: int, difference: float, share: float = 0.5, discordant: float | None = None, level: float = 0.05
 ) -> float:
-    """Chance that exact McNemar on n ids finds a difference at `level`.
+    """Power of exact McNemar on n items at `level`.
 
-    One system is right about `share` of all ids, the other about `share + difference`; `discordant` is the share of
-    ids that only one of them gets right (without it: as if they answered independently).
+    One system is right on `share` of all items, the other on `share + difference`. `discordant`: share of items that
+    only one system gets right (default: independent systems).
     """
     better, worse = _only(share, difference, discordant)
     room = (1 - share - better, share - worse, better, worse, difference)
     if not (n >= 1 and 0 < level < 1 and all(one >= -1e-12 for one in room)):
         raise ValueError(
-            f"n {n}, difference {difference:g}, share {share:g}, discordant {discordant} and level {level:g} do not go "
-            "together: n is at least 1, the difference at least 0, level between 0 and 1; the better system alone is "
-            "right about at most 1 - share of the ids, the other alone about at most share."
+            f"Invalid combination: n {n}, difference {difference:g}, share {share:g}, discordant {discordant}, level "
+            f"{level:g}. Need n >= 1, difference >= 0, 0 < level < 1, and items that only the better (only the other) "
+            "system gets right of at most 1 - share (at most share)."
         )
     better, differ = max(better, 0.0), max(better, 0.0) + max(worse, 0.0)
     if not differ:
@@ -196,12 +194,12 @@ def power_of(
 def detectable_difference(
     n: int, share: float = 0.5, discordant: float | None = None, power: float = 0.8, level: float = 0.05
 ) -> float:
-    """The smallest difference that n ids show with this power, for `share` and `discordant` as in `power_of`.
+    """Smallest difference detected on n items with this power (see `power_of`).
 
-    NaN when there is none, however large: the bench is too small.
+    NaN if no difference is detectable: too few items.
     """
     least, most = 0.0, 1 - share
-    if discordant is not None:  # what only one of them gets right has room on its own side
+    if discordant is not None:  # discordant items bound the difference
         least, most = max(discordant - 2 * share, 0.0), min(discordant, 2 * (1 - share) - discordant)
 
     def beyond(difference: float) -> float:
@@ -224,13 +222,13 @@ class VarianceParts(NamedTuple):
 
 
 def variance_parts(values: ArrayLike) -> VarianceParts:
-    """Variance components of a table [seeds, items] by two-way analysis of variance, both random; none below 0."""
+    """Variance components of [seeds, items] by two-way random-effects ANOVA, clipped at 0."""
     table = np.asarray(values, float)
     if table.ndim != 2 or min(table.shape) < 2:
         raise ValueError(f"The table has shape {table.shape}; give [seeds, items], at least two of each.")
     if not np.isfinite(table).all():
         raise ValueError(
-            f"The table holds {(~np.isfinite(table)).sum()} NaN or infinite values; every seed needs every item."
+            f"The table has {(~np.isfinite(table)).sum()} NaN or infinite values; give every item for every seed."
         )
     seeds, items = table.shape
     by_seed, by_item = table.mean(1), table.mean(0)

@@ -268,7 +268,7 @@ def test_variance_parts_do_not_care_about_order_or_level(seeds, items, seed, shi
         (lambda s: s.paired_permutation([1, 2], [1]), "b 1"),
         (lambda s: s.paired_permutation([1, 2], [1, None]), "NaN"),
         (lambda s: s.paired_permutation([1, 2], [2, 2], ["q", "q"]), "one cluster"),
-        (lambda s: s.mcnemar([1, 0.5], [1, 0]), "1 and 0"),
+        (lambda s: s.mcnemar([1, 0.5], [1, 0]), "must be 1"),
         (lambda s: s.rate_difference([], []), "shape"),
         (lambda s: s.paired_effect([1.1, 2.1], [1, 2]), "same"),
         (lambda s: s.paired_effect([1], [0]), "at least 2"),
