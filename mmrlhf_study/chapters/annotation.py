@@ -1,6 +1,6 @@
 """What chapter 02 shows: tables with 95 % intervals over queries, their figures, the headline numbers and metrics.
 
-Published files hold no single judgements: an empty table of judgements gives empty tables.
+Published files lack individual judgements; the tables are then empty.
 """
 
 from collections import Counter
@@ -20,22 +20,22 @@ from mmrlhf_study.chapters import figures, reporting
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 from mmrlhf_study.chapters.reporting import ENDS, Headline
 
-OUTCOMES = ("inverted", "tied", "inverted, told apart")  # of a pair that a judge orders; the last without ties
+OUTCOMES = ("inverted", "tied", "inverted, ties excluded")  # of a pair of responses that a judge scores
 _KEPT = "over 120,000 of 167,277 pairs (72 %), §2.3 and Tab. 1"  # the paper's share of possible pairs
 _CAPTIONS = {
     "alpha": "Krippendorff's alpha per scale and class, 95 % intervals over queries",
-    "annotator_bias": "Mean deviation of each annotator from the other annotators of the same responses",
-    "scores": "Share of judgements that gave each point of each scale",
-    "longer": "Share of pairs of different length whose longer response is the better one",
+    "annotator_bias": "Mean deviation of each annotator from the others on the same responses",
+    "scores": "Distribution of points on each scale",
+    "longer": "Share of pairs won by the longer response; equal lengths are excluded",
     "wins": "Share of comparisons that the row model wins against the column model; a tie counts half",
     "strengths": "Bradley-Terry strengths of the responders, 95 % intervals over queries",
-    "enough": "Share of pairs that the mean of n annotators orders as the truth does; band: 95 % of random panels",
-    "cases": "Four kinds of case from App. D: share of cases decided correctly by people and by the model judge",
+    "enough": "Share of pairs that the mean of n annotators orders correctly; band: 95 % of random panels",
+    "cases": "Four kinds of case from App. D: share decided correctly by simulated people and by the model judge",
 }
 
 
 def _groups(labels: pd.Series) -> Iterator[tuple[str, np.ndarray]]:
-    """ "all" and then each label, with the rows that belong to it; nothing for an empty table."""
+    """ "all", then each label, with its rows; nothing for an empty table."""
     for name in ("all", *sorted(set(labels))) if len(labels) else ():
         yield name, np.full(len(labels), True) if name == "all" else (labels == name).to_numpy()
 
@@ -51,7 +51,7 @@ def _joined(parts: Sequence[pd.DataFrame], *columns: str) -> pd.DataFrame:
 
 
 def _shares(draws: int, seed: int, clusters: np.ndarray, *numbers: np.ndarray) -> Estimate:
-    """Hits over tries with their intervals over clusters; `numbers` holds hits and tries in turn, each [n]."""
+    """Shares with intervals over clusters; `numbers`: hits, tries, hits, tries, …, each [n]."""
     return bootstrap(agreement.side_by_side(clusters, *numbers), agreement.share, draws, seed)
 
 
@@ -64,7 +64,7 @@ def categories(queries: Iterable[Query]) -> dict[str, str]:
 
 
 def agreement_table(table: pd.DataFrame, category: Mapping[str, str], draws: int, seed: int) -> pd.DataFrame:
-    """α (ordinal) and mean pairwise κ (quadratic weights, and none) per scale, over all queries and per class."""
+    """Ordinal α and mean pairwise κ (quadratic weights, and plain) per scale, overall and per class."""
     parts = []
     for group, chosen in _groups(table["query"].map(category)):
         inside = table[chosen]
@@ -82,7 +82,7 @@ def agreement_table(table: pd.DataFrame, category: Mapping[str, str], draws: int
 
 
 def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
-    """Per annotator and scale: weighted κ with all others, leave-one-out share, mean deviation and its spread."""
+    """Per annotator and scale: weighted κ with all others, agreement with their majority, mean deviation, spread."""
     parts = []
     for scale in SCALES if len(table) else ():
         rated = agreement.ratings(table, scale)
@@ -103,10 +103,10 @@ def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
 
 
 def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: int) -> pd.DataFrame:
-    """Slopes of the overall score: per doubling of length, per place in the order shown, per 100 queries.
+    """Slopes of the overall score: per doubled length, per position shown, per 100 queries.
 
-    Lengths are compared within one annotator's query, so this slope contains quality too. Place and list are compared
-    with the other annotators of the same response, who saw it elsewhere: these two slopes are free of quality.
+    Length varies between the responses to a query, so its slope also reflects quality. Position and list vary between
+    the annotators of one response, so these two slopes do not reflect quality.
     """
     if table.empty:
         return _joined([], "what", *ENDS)
@@ -128,7 +128,7 @@ def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: 
 def longer_table(
     rankings: Sequence[Ranking], responses: Iterable[Response], category: Mapping[str, str], draws: int, seed: int
 ) -> pd.DataFrame:
-    """Share of pairs of different rank and length in which the longer response is the better one, per class."""
+    """Share of pairs won by the longer response, per class; ties in rank or length are excluded."""
     size, rows, parts = {response.id: len(response.text) for response in responses}, [], []
     for number, ranking in enumerate(rankings):
         ranked = list(zip(ranking.responses, ranking.ranks, strict=True))
@@ -153,7 +153,7 @@ def strength_table(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(share of comparisons that the row model wins against the column model, Bradley–Terry strengths, best first).
 
-    Answers that were added to break a tie come from no model and are left out.
+    Answers that were written to break a tie come from no model and are left out.
     """
     model_of = {response.id: response.responder for response in responses}
     models = sorted({model_of[name] for ranking in rankings for name in ranking.responses} - {"annotator"})
@@ -167,7 +167,7 @@ def strength_table(
 
 
 def time_table(table: pd.DataFrame, category: Mapping[str, str], draws: int, seed: int) -> pd.DataFrame:
-    """Mean seconds that one annotator spends on a query (one sheet), per class."""
+    """Mean seconds per annotator and query, per class; the times are simulated."""
     spent, parts = table.groupby(["query", "annotator"], as_index=False)["seconds"].sum(), []
     for name, chosen in _groups(spent["query"].map(category)):
         inside = spent[chosen]
@@ -179,10 +179,10 @@ def time_table(table: pd.DataFrame, category: Mapping[str, str], draws: int, see
 def inversion_table(
     rankings: Iterable[Ranking], scores: Mapping[str, float], category: Mapping[str, str], draws: int, seed: int
 ) -> pd.DataFrame:
-    """Per class, shares of the people's pairs by what a judge makes of them (`OUTCOMES`).
+    """Per class, shares of the annotators' pairs by the outcome of a judge (`OUTCOMES`).
 
-    "inverted" pairs the judge orders the other way and "tied" pairs it scores equally, both of all pairs; the third
-    outcome is the share of inverted pairs among those that the judge does not tie.
+    Of all pairs: "inverted" (the judge orders them the other way) or "tied" (the judge scores both responses equally).
+    The third is the share of inverted pairs among those that are not tied.
     """
     rows = [(category[ranking.query], *bradley_terry.inversions(ranking, scores)) for ranking in rankings]
     counted, parts = pd.DataFrame(rows, columns=["class", "inverted", "tied", "pairs"]), []
@@ -197,7 +197,7 @@ def inversion_table(
 def enough_table(
     table: pd.DataFrame, truth: Mapping[str, float], responses: Iterable[str], repeats: int, seed: int
 ) -> pd.DataFrame:
-    """Order agreement with `truth` of the mean of 1, 2, .. annotators, from the responses that all of them judged."""
+    """How often the mean of 1, 2, … annotators orders two responses as `truth`; only responses that all judged."""
     wide = table[table["response"].isin(set(responses))].pivot_table("overall", "response", "annotator").dropna()
     if wide.empty:
         return pd.DataFrame(columns=["annotators", *ENDS], dtype=float)
@@ -223,9 +223,9 @@ def case_table(kinds: Sequence[str], right: Mapping[str, Sequence[float]], draws
 
 
 def intervals(rows: pd.DataFrame, names: str, title: str, mark: float | None = None) -> Figure:
-    """Values with intervals: a line per entry of the column `names`, a colour per scale where rows have a scale.
+    """Values with intervals: one row per entry of the column `names`, one colour per scale if there are scales.
 
-    `mark` draws a line to compare with.
+    `mark` is the place of a reference line.
     """
     labels = list(dict.fromkeys(rows[names]))
     parts = {scale: rows[rows["scale"] == scale] for scale in SCALES} if "scale" in rows else {"": rows}
@@ -277,7 +277,7 @@ def curve(rows: pd.DataFrame, title: str) -> Figure:
 
 
 def write_figures(drawn: Mapping[str, Figure], world: str) -> None:
-    """Write the figures, each with its caption and the world it was measured on."""
+    """Write the figures with caption and source of the data."""
     for name, figure in drawn.items():
         on = "MiniWorld" if name == "cases" else world  # these cases exist only there
         reporting.write_figure("annotation", name, figure, f"{_CAPTIONS[name]} ({on})")
@@ -287,7 +287,7 @@ def write_figures(drawn: Mapping[str, Figure], world: str) -> None:
 
 
 def kept_share(result: Campaign, pairs: Sequence[Pair], draws: int, seed: int) -> Estimate:
-    """Share of the possible pairs (without ties) that exist, with its interval over queries."""
+    """Share of the possible pairs that exist (tied pairs do not), with its interval over queries."""
     number = Counter(pair.query for pair in pairs)
     texts = {response.id: response.text for response in result.responses}
     different = {order.query: len({texts[name] for name in order.responses}) for order in result.panel}
@@ -296,9 +296,9 @@ def kept_share(result: Campaign, pairs: Sequence[Pair], draws: int, seed: int) -
 
 
 def right_share(pairs: Sequence[Pair], scores: Mapping[str, float]) -> float | None:
-    """Share of ranked pairs with different true scores whose better response is the truly better one.
+    """Share of ranked pairs that are ordered as their true scores; pairs with equal true scores are excluded.
 
-    None where no true scores are known.
+    None if no true scores are known.
     """
     gaps = [scores[pair.chosen] - scores[pair.rejected] for pair in pairs if scores and pair.origin == "ranked"]
     different = [gap > 0 for gap in gaps if gap]

@@ -1,4 +1,4 @@
-"""What only chapter 00 shows (and 04 and 09 reuse): a gallery of scenes with answers, tables and figures."""
+"""Displays of chapter 00, also used in 04 and 09: a gallery of scenes with answers, tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,7 +14,7 @@ from mmrlhf_study.miniworld.examination import GROUPS, judge
 from mmrlhf_study.miniworld.questions import Question
 from mmrlhf_study.miniworld.render import render
 
-RIGHT, WRONG = "#e3f4e3", "#fbe3e1"  # grounds of right and wrong answers
+RIGHT, WRONG = "#e3f4e3", "#fbe3e1"  # background colours of right and wrong answers
 MOST_PICTURES = 4  # frames of a clip that a gallery shows
 GALLERY_STYLE = f"""{STYLE}<style>
 .gallery {{ font-size: 12px; border-collapse: collapse; }} .gallery td, .gallery th {{ text-align: left;
@@ -25,7 +25,7 @@ GALLERY_STYLE = f"""{STYLE}<style>
 
 
 def shown_pictures(images: Sequence[Image.Image]) -> str:
-    """Pictures in a row; of a longer clip, frames at even distances, the first and the last included."""
+    """Pictures in a row; for a long clip, evenly spaced frames with the first and the last."""
     last = len(images) - 1
     if last >= MOST_PICTURES:
         images = [images[i * last // (MOST_PICTURES - 1)] for i in range(MOST_PICTURES)]
@@ -33,7 +33,7 @@ def shown_pictures(images: Sequence[Image.Image]) -> str:
 
 
 def _answer(group: str, question: Question, text: str) -> str:
-    """One answer on a ground that shows whether it is right."""
+    """One answer, coloured by right or wrong."""
     outcome = judge(group, question, text)
     kind = "right" if outcome.right == outcome.of else "wrong"
     return f"<td class='{kind}'>{escape(text) or '(nothing)'}</td>"
@@ -63,7 +63,7 @@ def exam_table(results: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def scenes_figure(asked: Sequence[tuple[str, Question]], each: int = 4) -> Figure:
-    """`each` scenes of every group, the first frame of clips and both pictures of pairs."""
+    """`each` scenes per group of the examination; the first frame of clips, both pictures of pairs."""
     figure, axes = plt.subplots(len(GROUPS), each, figsize=(2 * each, 2 * len(GROUPS)), squeeze=False)
     for row, group in zip(axes, GROUPS, strict=True):
         scenes = list({question.scene.hash: question.scene for name, question in asked if name == group}.values())

@@ -1,4 +1,4 @@
-"""What only the curation chapter shows: cards, grids of pictures, what drawing evenly changes, and sentences."""
+"""Displays of chapter 01: cards, grids of pictures, the effect of sampling evenly over clusters, and sentences."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from mmrlhf_study.chapters.reporting import shown
 from mmrlhf_study.curation import sample
 from mmrlhf_study.evaluation.compare import BETTER, OPEN, WORSE
 
-GRID_FRAMES = 5  # of a clip on its card
-VARIETY = {  # measures of a drawn set, and whether more is better
+GRID_FRAMES = 5  # frames of a clip on its card
+VARIETY = {  # measures of a query set, and whether more is better
     "coverage": ("coverage of topic and class", True),
     "entropy": ("entropy over clusters", True),
     "largest": ("share of the largest combination", False),
@@ -63,10 +63,10 @@ def grid(
 def variety(
     ids: Sequence[str], cells: Mapping[str, str], clusters: Mapping[str, int], possible: int
 ) -> dict[str, float]:
-    """Three measures of a query set. A cell is a topic together with a class.
+    """Three measures of a query set. `cells` gives each query its combination of topic and class.
 
-    `coverage` is the share of `possible` cells with a query in the set, `entropy` is over clusters in bits, `largest`
-    is the share of the most frequent cell.
+    `coverage` is the share of `possible` combinations with a query in the set, `entropy` is over clusters in bits,
+    `largest` is the share of the most frequent combination.
     """
     seen = Counter(cells[name] for name in ids)
     entropy = stats.entropy(list(Counter(clusters[name] for name in ids).values()), base=2)
@@ -80,10 +80,10 @@ def effects(
     counts: Sequence[Mapping[str, int]],
     seeds: Sequence[int],
 ) -> pd.DataFrame:
-    """Variety of sets drawn evenly over clusters and of sets drawn at random, of each composition in `counts`.
+    """Variety of query sets that are drawn evenly over clusters or at random, per composition in `counts`.
 
-    Both ways draw the same number per kind; at random means that all queries count as one cluster. One row per measure,
-    way and size, with the mean and the 2.5 % and 97.5 % quantiles over seeds.
+    Both ways draw the same number per kind; "at random" ignores clusters. One row per measure, way and size, with the
+    mean and the 2.5 % and 97.5 % quantiles over seeds.
     """
     cells = {query.id: f"{query.topic} {kinds[query.id]}" for query in queries if kinds[query.id] in counts[0]}
     possible = len(set(cells.values()))
@@ -100,44 +100,49 @@ def effects(
 
 
 def _counted(kinds: Mapping[str, int]) -> str:
-    """`sign 60, chart 40`, the most first."""
+    """`sign 60, chart 40`, largest first."""
     return ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
 def duplicates(plants: pd.DataFrame, wrong: Mapping[str, int], dropped: int) -> list[str]:
-    """`plants`: rows planted, recall, low, high per kind; `wrong`: drops that join two scenes, per family."""
+    """`plants`: recall per kind of planted near-duplicate; `wrong`: queries dropped by mistake, per family."""
     if plants.empty:
-        return ["This pool has no planted near-duplicates, so recall and precision of dropping them are unknown."]
+        return ["No near-duplicates were planted in this pool, so recall and precision are unknown."]
     best, worst = (plants.loc[at] for at in (plants["recall"].idxmax(), plants["recall"].idxmin()))
     shares = [f"{row.planted} ({shown(row.recall, row.low, row.high)})" for row in (best, worst)]
-    joined = f"{sum(wrong.values())} of {dropped} drops join two different scenes"
+    joined = f"{sum(wrong.values())} of {dropped} dropped queries are no duplicates"
     return [
-        f"Of the planted near-duplicates, {shares[0]} is dropped most often and {shares[1]} least often.",
+        f"Recall of planted near-duplicates is highest for {shares[0]} and lowest for {shares[1]}.",
         f"{joined} ({_counted(wrong)})." if wrong else f"{joined}.",
     ]
 
 
 def gate(kinds: Mapping[str, int], noticed: int, canaries: int) -> list[str]:
-    """`kinds`: queries removed at the gate, per kind of overlap."""
-    sentences = [f"The gate removes {sum(kinds.values())} queries" + (f" ({_counted(kinds)})." if kinds else ".")]
+    """`kinds`: queries removed by the leakage check; `canaries`: planted copies, of which `noticed` are found."""
+    removed = f"The leakage check removes {sum(kinds.values())} queries"
+    sentences = [f"{removed} ({_counted(kinds)})." if kinds else f"{removed}."]
     if kinds.get("exact"):
-        sentences.append(f"The pictures of {kinds['exact']} of them are in an evaluation set byte for byte.")
+        sentences.append(f"The pictures of {kinds['exact']} of them are byte-identical to evaluation pictures.")
     if canaries:
-        sentences.append(f"The gate notices {noticed} of {canaries} canaries: {shown(*wilson(noticed, canaries))}.")
+        sentences.append(
+            f"The check finds {noticed} of {canaries} planted copies: {shown(*wilson(noticed, canaries))}."
+        )
     return sentences
 
 
 def drawing(short: Mapping[str, tuple[int, int]], effect: pd.DataFrame) -> list[str]:
-    """`short`: clusters that gave all they had, and clusters, per class; `effect` as `effects` gives it."""
+    """`short`: (exhausted clusters, clusters) per class; `effect`: output of `effects`."""
     counts = ", ".join(f"{kind} {gone} of {there}" for kind, (gone, there) in short.items())
-    sentences = [f"Clusters that gave all their queries and still fewer than the largest share: {counts}."]
+    sentences = [f"Clusters too small for an even share: {counts}."]
     rows = effect.set_index(["measure", "drawn", "queries"]).sort_index()
     sizes = sorted(set(effect["queries"]))
     for measure, (name, more) in VARIETY.items():
         even, random = (rows.loc[measure, how, sizes[-1]] for how in ("even over clusters", "at random"))
         apart = even.low > random.high or even.high < random.low
         verdict = OPEN if not apart else BETTER if (even.low > random.high) == more else WORSE
-        sentences.append(f"Drawn evenly, {name} is {shown(*even)}; drawn at random, {shown(*random)}: {verdict}.")
+        sentences.append(
+            f"{name.capitalize()} is {shown(*even)} if drawn evenly, {shown(*random)} at random: {verdict}."
+        )
     if len(sizes) > 1:
         before, last = (rows.loc["coverage", "even over clusters", n]["mean"] for n in sizes[-2:])
         sentences.append(f"From {sizes[-2]:,} to {sizes[-1]:,} queries, coverage changes by {last - before:+.3f}.")
@@ -145,13 +150,13 @@ def drawing(short: Mapping[str, tuple[int, int]], effect: pd.DataFrame) -> list[
 
 
 def attack(misled: Mapping[str, int], attacked: int, misleading: int, taken: int) -> list[str]:
-    """`misled`: of `attacked` pictures those that mislead, by `random` change and by `attack`."""
+    """`misled`: how many of `attacked` pictures mislead, by `random` change and by `attack`."""
     if not attacked:
         return []
     chance, aimed = (wilson(misled[how], attacked) for how in ("random", "attack"))
     more = "more often" if aimed.low > chance.high else f"{OPEN} at this sample size"
     return [
-        f"The attack misleads on {shown(*aimed)} of the pictures, a random change of the same size on "
+        f"The attack misleads the model on {shown(*aimed)} of the pictures, random noise of the same size on "
         f"{shown(*chance)}: {more}.",
-        f"Of the {taken} pictures taken into the set, {misleading} mislead.",
+        f"Of {taken} selected pictures, {misleading} mislead.",
     ]

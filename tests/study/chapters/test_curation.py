@@ -37,7 +37,8 @@ def test_the_gate_names_byte_equal_pictures_only_where_there_are_some():
     left, exact, canaries = curation.gate({"hash": 2, "exact": 7}, 49, 50)
     assert "9 queries (exact 7, hash 2)" in left
     assert " 7 of them" in exact
-    assert "49 of 50 canaries: 0.98 [0.90, 1.00]" in canaries
+    assert "49 of 50" in canaries
+    assert "0.98 [0.90, 1.00]" in canaries
     (left,) = curation.gate({}, 0, 0)
     assert "0 queries" in left
 
