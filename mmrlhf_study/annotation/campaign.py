@@ -1,4 +1,4 @@
-"""One annotation campaign in MiniWorld from end to end: judge, check, rank, repair ties, expand reasons.
+"""One annotation campaign in MiniWorld from end to end: answer, judge, check, rank, repair ties, expand reasons.
 
 Published files hold only the pairs of a campaign; `from_pairs` gives these the same form.
 """
@@ -11,6 +11,8 @@ from statistics import fmean
 
 from mmrlhf_core.data import graph, records, storage
 from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
+from mmrlhf_core.models import policy, prompts
+from mmrlhf_core.rollout import generate
 from mmrlhf_study.annotation import pairs as pairing
 from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.miniworld import annotators
@@ -34,6 +36,26 @@ class Campaign:
     @property
     def panel(self) -> list[Ranking]:
         return [ranking for ranking in self.rankings if ranking.annotator == "panel"]
+
+
+def answer_all(
+    queries: Sequence[Query], media: str | Path, responders: str, frames: int, max_new_tokens: int, seed: int,
+    batch: int = 64,
+) -> list[Response]:  # fmt: skip
+    """One answer of each responder to each query, in the order of the queries.
+
+    `responders` is a folder with `decoding.json`, which names the models in it and how each is sampled.
+    """
+    decoding = storage.read_json(f"{responders}/decoding.json")
+    asked = [prompts.of_query(query, media, frames) for query in queries]
+    names, answers = [query.id for query in queries], {}
+    for number, (name, how) in enumerate(decoding.items()):
+        settings = {"temperature": float(how["temperature"]), "top_p": float(how["top_p"])}
+        sampled = settings | {"max_new_tokens": max_new_tokens, "seed": seed + number}
+        texts = generate.sample(policy.load(f"{responders}/{name}"), asked, names, 1, batch=batch, desc=name, **sampled)
+        for query, (text,) in zip(queries, texts, strict=True):
+            answers[query.id, name] = Response(f"{query.id}/{name}", query.id, name, text, **sampled)
+    return [answers[query, name] for query in names for name in decoding]
 
 
 def by_query(responses: Iterable[Response]) -> dict[str, list[Response]]:
@@ -128,11 +150,9 @@ def truth_scores(result: Campaign) -> dict[str, float]:
 
 def write(folder: str | Path, result: Campaign, pairs: Sequence[Pair]) -> None:
     """Write all records of a campaign into one folder, whole or not at all."""
+    kinds = {"queries": Query, "responses": Response, "judgements": Judgement, "rankings": Ranking}
+    tables = {name: (getattr(result, name), kind) for name, kind in (kinds | {"critiques": Critique}).items()}
     with storage.writing(folder) as temporary:
         temporary.mkdir()
-        records.write(temporary / "queries.parquet", result.queries, Query)
-        records.write(temporary / "responses.parquet", result.responses, Response)
-        records.write(temporary / "judgements.parquet", result.judgements, Judgement)
-        records.write(temporary / "rankings.parquet", result.rankings, Ranking)
-        records.write(temporary / "critiques.parquet", result.critiques, Critique)
-        records.write(temporary / "pairs.parquet", pairs, Pair)
+        for name, (rows, kind) in (tables | {"pairs": (pairs, Pair)}).items():
+            records.write(temporary / f"{name}.parquet", rows, kind)

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mmrlhf_core.data.records import Pair, Query, Ranking, Response
-from mmrlhf_study.annotation import agreement, biases, bradley_terry
+from mmrlhf_study.annotation import agreement, bradley_terry
 from mmrlhf_study.annotation.campaign import Campaign
 from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.chapters import figures, reporting
@@ -93,8 +93,8 @@ def annotator_table(table: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
                 lambda counts, shape=shape: agreement.kappa(counts.reshape(*counts.shape[:-1], *shape)),
             ),
             "equals majority": (agreement.leave_one_out(rated), agreement.share),
-            "bias": (biases.per_rater(rated), lambda sums: biases.mean_and_sd(sums)[..., 0]),
-            "spread": (biases.per_rater(rated), lambda sums: biases.mean_and_sd(sums)[..., 1]),
+            "bias": (agreement.per_rater(rated), lambda sums: agreement.mean_and_sd(sums)[..., 0]),
+            "spread": (agreement.per_rater(rated), lambda sums: agreement.mean_and_sd(sums)[..., 1]),
         }
         for name, (counts, statistic) in measures.items():
             head = {"annotator": list(rated.names), "scale": scale, "measure": name}
@@ -110,8 +110,8 @@ def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: 
     """
     if table.empty:
         return _joined([], "what", *ENDS)
-    y, query = table["overall"].to_numpy(float), biases.codes(table["query"])
-    sheet, response = biases.codes(table["query"], table["annotator"]), biases.codes(table["response"])
+    y, query = table["overall"].to_numpy(float), agreement.codes(table["query"])
+    sheet, response = agreement.codes(table["query"], table["annotator"]), agreement.codes(table["response"])
     regressors = {
         "length (per doubling)": (np.log2(table["response"].map(texts).str.len().clip(lower=1)).to_numpy(), sheet),
         "place shown (per place)": (table["place"].to_numpy(float), response),
@@ -119,7 +119,7 @@ def bias_table(table: pd.DataFrame, texts: Mapping[str, str], draws: int, seed: 
     }
     return _joined(
         [
-            _rows({"what": name}, bootstrap(biases.moments(y, x, within, query), biases.slope, draws, seed))
+            _rows({"what": name}, bootstrap(agreement.moments(y, x, within, query), agreement.slope, draws, seed))
             for name, (x, within) in regressors.items()
         ]
     )
@@ -138,7 +138,7 @@ def longer_table(
     for name, chosen in _groups(pairs["class"]):
         inside = pairs[chosen]
         longer, differ = inside["better"] > inside["worse"], inside["better"] != inside["worse"]
-        estimate = _shares(draws, seed, biases.codes(inside["query"]), longer, differ)
+        estimate = _shares(draws, seed, agreement.codes(inside["query"]), longer, differ)
         parts.append(_rows({"class": name}, estimate).assign(pairs=len(inside)))
     return _joined(parts, "class", *ENDS, "pairs")
 
@@ -171,7 +171,7 @@ def time_table(table: pd.DataFrame, category: Mapping[str, str], draws: int, see
     spent, parts = table.groupby(["query", "annotator"], as_index=False)["seconds"].sum(), []
     for name, chosen in _groups(spent["query"].map(category)):
         inside = spent[chosen]
-        estimate = _shares(draws, seed, biases.codes(inside["query"]), inside["seconds"], np.ones(len(inside)))
+        estimate = _shares(draws, seed, agreement.codes(inside["query"]), inside["seconds"], np.ones(len(inside)))
         parts.append(_rows({"class": name}, estimate).assign(sheets=len(inside)))
     return _joined(parts, "class", *ENDS, "sheets")
 
@@ -201,7 +201,7 @@ def enough_table(
     wide = table[table["response"].isin(set(responses))].pivot_table("overall", "response", "annotator").dropna()
     if wide.empty:
         return pd.DataFrame(columns=["annotators", *ENDS], dtype=float)
-    query = biases.codes(table.drop_duplicates("response").set_index("response").loc[wide.index, "query"])
+    query = agreement.codes(table.drop_duplicates("response").set_index("response").loc[wide.index, "query"])
     target = np.array([truth[name] for name in wide.index])
     shares = bradley_terry.curve(wide.to_numpy(), target, query, repeats, seed)
     low, high = np.quantile(shares, (0.025, 0.975), axis=-1)

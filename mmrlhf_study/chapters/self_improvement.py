@@ -17,12 +17,12 @@ from mmrlhf_core.rollout.sampling import SampledAnswers
 from mmrlhf_study.annotation import views
 from mmrlhf_study.chapters import self_training
 from mmrlhf_study.chapters.figures import GREY, PALETTE
+from mmrlhf_study.chapters.intervals import Estimate, bootstrap, wilson
 from mmrlhf_study.chapters.reporting import ENDS, shown
 from mmrlhf_study.chapters.self_training import ConditionRun, SignalScores
 from mmrlhf_study.evaluation import compare, held_out, statistics
 from mmrlhf_study.evaluation.compare import BETTER, OPEN, WORSE, Paired, side
 from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
-from mmrlhf_study.evaluation.statistics import Estimate
 from mmrlhf_study.miniworld import examination, questions
 
 STATES = ("all alike", "all right", "all wrong", "equal score")
@@ -72,7 +72,7 @@ def _mean(rows: pd.DataFrame, name: str, draws: int, seed: int) -> Estimate:
     if groups < 2:
         return Estimate(float(values.mean()), float("nan"), float("nan"))
     if rows[name].dtype == bool and values.nunique() == 1:
-        return statistics.wilson(int(values.iloc[0]) * groups, groups)
+        return wilson(int(values.iloc[0]) * groups, groups)
     return statistics.mean_interval(values, rows["cluster"], draws, seed)
 
 
@@ -150,7 +150,7 @@ def accuracy(
             code = pd.factorize(frame["cluster"][rows])[0]
             sums = np.stack([np.bincount(code, column) for column in counts[rows].T], -1)
             if sums[:, 1].sum():
-                estimate = statistics.bootstrap(sums, _ratio, draws, seed)
+                estimate = bootstrap(sums, _ratio, draws, seed)
                 table.append((kind, name, *map(float, estimate), int(sums[:, 1].sum())))
     return pd.DataFrame(table, columns=["class", "signal", *ENDS, "n"])
 

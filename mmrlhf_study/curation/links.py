@@ -2,18 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+import networkx
+
 
 def heads(together: Iterable[Sequence[str]]) -> dict[str, str]:
     """For each name in lists of names that belong together: the first in order of all that hang together with it."""
-    parent: dict[str, str] = {}
-
-    def head(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
+    graph = networkx.Graph()
     for names in together:
-        for name in names:
-            low, high = sorted((head(names[0]), head(name)))
-            parent[high] = low
-    return {name: head(name) for name in parent}
+        networkx.add_path(graph, names)
+    return {name: min(part) for part in networkx.connected_components(graph) for name in part}

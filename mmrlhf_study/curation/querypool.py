@@ -19,14 +19,6 @@ MINIWORLD, PICTURES, CLIPS = "miniworld", "pictures", "clips"
 POOL_SOURCES = (MINIWORLD, *sources.ROW_FORMATS, PICTURES, CLIPS)
 
 
-def draw(seed: int, size: int, seen: frozenset[str], folder: str) -> Pool:
-    """`size` queries of MiniWorld, none about a scene in `seen`, with their pictures under `<folder>/media`."""
-    queries = tuple(miniworld.draw_pool(seed, size, seen))
-    miniworld.write_pictures(queries, f"{folder}/media")
-    records.write(f"{folder}/rejects.parquet", [], Reject)
-    return Pool(queries, (), size, 0)
-
-
 def build(
     kind: str,
     folder: str,
@@ -49,7 +41,9 @@ def build(
         raise ValueError(f"No pool of kind {kind!r}. Give one of {', '.join(POOL_SOURCES)}.")
     rejects, place = Path(folder) / "rejects.parquet", f"{folder}/media" if kind == MINIWORLD else media
     if kind == MINIWORLD:
-        pool = draw(seed, size, seen, folder)
+        pool = Pool(tuple(miniworld.draw_pool(seed, size, seen)), (), size, 0)
+        miniworld.write_pictures(pool.queries, f"{folder}/media")
+        records.write(rejects, [], Reject)
     elif kind in sources.ROW_FORMATS:
         pool = _read_files(files, Source(kind, kind, storage.path(media), turns=turns), rejects, max_reject_share, size)
     else:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from statsmodels.stats.multitest import multipletests
 
 from mmrlhf_study.evaluation import statistics
 
@@ -46,8 +47,8 @@ def judged(table: pd.DataFrame, difference: str = "difference", by: str = "p_hol
     """
     tested, table = table["p"].notna(), table.assign(p_holm=np.nan, p_bh=np.nan)
     if tested.any():
-        table.loc[tested, "p_holm"] = statistics.holm(table.loc[tested, "p"])
-        table.loc[tested, "p_bh"] = statistics.benjamini_hochberg(table.loc[tested, "p"])
+        for column, method in (("p_holm", "holm"), ("p_bh", "fdr_bh")):  # Benjamini and Hochberg
+            table.loc[tested, column] = multipletests(table.loc[tested, "p"].to_numpy(float), method=method)[1]
     verdict = np.where(table[by] < LEVEL, np.where(table[difference] > 0, BETTER, WORSE), OPEN)
     return table.assign(verdict=np.where(tested, verdict, ""))
 

@@ -24,6 +24,7 @@ from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.rollout import generate, score
 from mmrlhf_core.rollout.score import CritiqueDecoding, Work
 from mmrlhf_study.evaluation import compare, statistics
+from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 from mmrlhf_study.miniworld import curriculum, examination, questions, scenes, tasks
 from mmrlhf_study.miniworld.questions import Question
 
@@ -57,7 +58,7 @@ def _kinds(family: str) -> list[tuple[str, str]]:
     """(kind of scene, task) of all questions of one family."""
     kinds = [(kind, task) for kind, named in tasks.TASKS.items() for task, (name, _) in named.items() if name == family]
     if not kinds:
-        raise ValueError(f"No questions of family {family!r}. Give one of {', '.join(questions.SCENE_DIMENSIONS)}.")
+        raise ValueError(f"No questions of family {family!r}. Give one of {', '.join(TEN_DIMENSIONS)}.")
     return kinds
 
 

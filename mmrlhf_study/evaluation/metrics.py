@@ -8,7 +8,6 @@
 | `anls` | DocVQA, InfoVQA: 1 − normalised edit distance; 0 if the distance is ½ or more (Biten et al. 2019) |
 | `yes_no`, `pope` | POPE: accuracy, precision, recall, F1, share of yes (Li et al. 2023) |
 | `objects`, `chair` | Object-Hal: CHAIR-i, CHAIR-s (Rohrbach et al. 2018) |
-| `both_orders` | WildVision: win, loss or tie against another answer, in both orders |
 
 A share goes from 0 to 1. Functions of sums take arrays [..., columns], so a bootstrap can call them directly.
 """
@@ -17,7 +16,7 @@ import math
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -187,16 +186,3 @@ def chair(sums: np.ndarray, descriptions: np.ndarray | float) -> tuple[np.ndarra
     """(CHAIR-i, CHAIR-s): wrong share of mentions and of descriptions, from summed columns [..., 3]."""
     wrong, mentions, some = np.moveaxis(np.asarray(sums, float), -1, 0)
     return _ratio(wrong, mentions), _ratio(some, descriptions)
-
-
-# ---------------------------------------------------------------- one answer against another
-
-Judge = Callable[[str, str], int | None]  # (first text, second text) → 1, 2, or None for neither
-
-
-def both_orders(judge: Judge, ours: str, theirs: str) -> float:
-    """1 if ours wins in both orders, 0 if theirs does, else ½."""
-    first, second = judge(ours, theirs), judge(theirs, ours)
-    if not {first, second} <= {1, 2, None}:
-        raise ValueError(f"The judge returned {first!r} and {second!r}; allowed are 1, 2 or None.")
-    return {(1, 2): 1.0, (2, 1): 0.0}.get((first, second), 0.5)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mmrlhf_core.models.reward import RewardModel
 from mmrlhf_core.rollout.score import CritiqueDecoding
-from mmrlhf_study.chapters.intervals import Estimate
+from mmrlhf_study.chapters.intervals import Estimate, bootstrap
 from mmrlhf_study.chapters.reporting import ENDS
 from mmrlhf_study.evaluation import held_out, statistics
 from mmrlhf_study.evaluation.held_out import SAFETY, Graded, HeldOutQuestion
@@ -17,7 +17,7 @@ from mmrlhf_study.evaluation.held_out import SAFETY, Graded, HeldOutQuestion
 def _ratio(rows: pd.DataFrame, over: str, under: str, draws: int, seed: int) -> Estimate:
     """Σ over / Σ under with an interval over questions."""
     sums = rows.groupby("query")[[over, under]].sum().to_numpy(float)
-    return statistics.bootstrap(sums, lambda s: s[..., 0] / np.maximum(s[..., 1], 1), draws, seed)
+    return bootstrap(sums, lambda s: s[..., 0] / np.maximum(s[..., 1], 1), draws, seed)
 
 
 def answer_style(rows: pd.DataFrame, part: str, known: bool, draws: int, seed: int) -> pd.DataFrame:

@@ -10,15 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
 
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap, wilson
-
-__all__ = [
-    "Estimate", "VarianceParts", "benjamini_hochberg", "bootstrap", "detectable_difference", "holm", "mcnemar",
-    "mean_interval", "paired_effect", "paired_permutation", "power_of", "rate_difference", "variance_parts", "wilson",
-]  # fmt: skip
-
 
 # ---------------------------------------------------------------- input
 
@@ -108,24 +101,6 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     only = int((first & ~second).sum())
     differ = int((first != second).sum())
     return float(stats.binomtest(only, differ).pvalue) if differ else 1.0
-
-
-def _family(p: ArrayLike) -> np.ndarray:
-    """The p-values of one family of tests."""
-    found = _numbers(p, "p")
-    if ((found < 0) | (found > 1)).any():
-        raise ValueError(f"p-values lie in 0 to 1; {found.min():g} to {found.max():g} were given.")
-    return found
-
-
-def holm(p: ArrayLike) -> np.ndarray:
-    """Holm-adjusted p: rejecting below α keeps the family-wise error at most α (1979)."""
-    return multipletests(_family(p), method="holm")[1]
-
-
-def benjamini_hochberg(p: ArrayLike) -> np.ndarray:
-    """Adjusted p: rejecting below q keeps the false discovery rate at most q (1995), for independent tests."""
-    return multipletests(_family(p), method="fdr_bh")[1]
 
 
 # ---------------------------------------------------------------- effect sizes

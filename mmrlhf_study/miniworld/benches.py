@@ -10,12 +10,15 @@ occur together; here they are near misses with one attribute changed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from random import Random
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from mmrlhf_core.models.prompts import Prompt
@@ -28,23 +31,8 @@ FIRST_SEED = 5 * 10**7  # of the evaluation range; the examination of chapter 00
 SEEDS = 10**5  # looked through for one set at most
 SETTINGS = ("random", "popular", "adversarial")
 OBJECTS = frozenset(OBJECT_KINDS) | {f"{colour} {kind}" for colour in OBJECT_COLOURS for kind in OBJECT_KINDS}
-SETS = {  # family, tasks, form
-    "chart values": ("chart", ("value",), "open"),
-    "chart options": ("chart", ("tallest", "value"), "mcq"),
-    "sign numbers": ("sign", ("number",), "open"),
-    "sign words": ("sign", ("word",), "open"),
-    "counts": ("shapes", ("count",), "open"),
-    "sums": ("chart", ("sum",), "open"),
-    "attributes": ("shapes", ("colour", "kind"), "open"),
-    "attribute options": ("shapes", ("colour", "kind"), "mcq"),
-    "descriptions": ("shapes", ("describe",), "open"),
-    "small options": ("tiles", ("colour", "kind", "find"), "mcq"),
-    "finding": ("tiles", ("find",), "open"),
-    "movements": ("clip", ("direction", "where"), "mcq"),
-    "clips told": ("clip", ("describe",), "open"),
-    "changes": ("pair", ("changed",), "mcq"),
-    "same places": ("pair", ("same_at",), "open"),
-}
+_TABLES = yaml.safe_load(Path(__file__).with_name("benches.yaml").read_text(encoding="utf-8"))
+SETS = {name: (one["family"], tuple(one["tasks"]), one["form"]) for name, one in _TABLES["sets"].items()}
 
 
 @dataclass(frozen=True)
@@ -79,14 +67,10 @@ def fresh_scenes(
 ) -> list[Scene]:
     """`n` scenes of a set that fit it, none with a hash in `taken`; their hashes are added to it."""
     start = FIRST_SEED + seed % 1000 * 10**4 + Random(f"evaluate {name}").randrange(10**6) * 10
-    fresh = []
-    for number in scenes.EVALUATION[start : start + SEEDS]:
-        if len(fresh) == n:
-            return fresh
-        scene = scenes.draw(number, family)
-        if scene.hash not in taken and fits(scene):
-            taken.add(scene.hash)
-            fresh.append(scene)
+    numbers = scenes.EVALUATION[start : start + SEEDS]
+    fresh = list(islice(scenes.unseen(family, numbers, taken, fits), n))
+    if len(fresh) == n:
+        return fresh
     raise ValueError(f"Only {len(fresh)} of {n} new scenes for {name!r} in {SEEDS:,} seeds. Ask for fewer items.")
 
 
@@ -180,49 +164,41 @@ def _pope(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
     return float(answer == key), *metrics.pope_columns(answer, key), float(key == "yes")
 
 
-def _chair(text: str, item: BenchItem) -> tuple[float, float, float]:
-    """`metrics.chair_columns` of a description; the objects of a scene count with their colour and without."""
+def _chair(text: str, item: BenchItem, good: Callable[[float, float, float], float]) -> tuple[float, ...]:
+    """How good a description is, and its `metrics.chair_columns`; objects count with their colour and without."""
     words = [fact.thing.split() for fact in item.question.scene.facts]
     there = {phrase for _, *rest in words for phrase in (rest[-1], " ".join(rest[-2:]))}
-    return metrics.chair_columns(metrics.objects(text, OBJECTS), there)
+    columns = metrics.chair_columns(metrics.objects(text, OBJECTS), there)
+    return good(*columns), *columns
 
 
 def _chair_i(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
-    wrong, mentions, any_wrong = _chair(text, item)
-    return 1 - wrong / max(mentions, 1), wrong, mentions, any_wrong
+    return _chair(text, item, lambda wrong, mentions, any_wrong: 1 - wrong / max(mentions, 1))
 
 
 def _chair_s(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
-    wrong, mentions, any_wrong = _chair(text, item)
-    return 1 - any_wrong, wrong, mentions, any_wrong
+    return _chair(text, item, lambda wrong, mentions, any_wrong: 1 - any_wrong)
 
 
-def judged(text: str, item: BenchItem) -> float:
+def _judged(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
     """The truth checker as judge: helpfulness and faithfulness, 1 to 5 each, put on 0 to 1."""
     seen = truth.check(text, item.question)
-    return (seen.helpfulness + seen.faithfulness - 2) / 8
-
-
-def _preferred(item: BenchItem) -> metrics.Judge:
-    """The truth checker as a judge of two answers: score, then faults; it cannot see which one came first."""
-
-    def worth(text: str) -> tuple[int, int]:
-        seen = truth.check(text, item.question)
-        return seen.score, -seen.wrong - len(seen.missing)
-
-    return lambda a, b: None if worth(a) == worth(b) else 1 + (worth(b) > worth(a))
+    return ((seen.helpfulness + seen.faithfulness - 2) / 8,)
 
 
 def _won(text: str, item: BenchItem, other: str) -> tuple[float, ...]:
-    return (metrics.both_orders(_preferred(item), text, other),)
+    """The truth checker as a judge of two answers, by score and then by faults: 1 for a win, ½ for a tie."""
+
+    def worth(answer: str) -> tuple[int, int]:
+        seen = truth.check(answer, item.question)
+        return seen.score, -seen.wrong - len(seen.missing)
+
+    ours, theirs = worth(text), worth(other)
+    return (0.5 + 0.5 * ((ours > theirs) - (ours < theirs)),)
 
 
 def _matching(match: Callable[[str, Sequence[str]], float]) -> Columns:
     return lambda text, item, _: (match(text, [item.question.key]),)
-
-
-def _judged(text: str, item: BenchItem, _: str) -> tuple[float, ...]:
-    return (judged(text, item),)
 
 
 EXACT_MATCH = Measure("exact match", "%", True, _matching(metrics.exact_match), percent, 0)
@@ -248,30 +224,14 @@ class Bench:
     measure: Measure
 
 
-BENCHES = (
-    Bench("chart values", "chart", "ChartQA", ("chart values",), RELAXED),
-    Bench("chart options", "chart", "AI2D", ("chart options",), OPTION),
-    Bench("sign numbers", "chart", "DocVQA", ("sign numbers",), ANLS),
-    Bench("sign words", "ocr", "TextVQA", ("sign words",), EXACT_MATCH),
-    *(
-        Bench(f"objects, {setting}", "hallucination", f"POPE {setting}", ("objects yes", f"objects {setting}"), POPE)
-        for setting in SETTINGS
-    ),
-    Bench("objects told (i)", "hallucination", "Obj-Hal CHAIR-i", ("descriptions",), CHAIR_I),
-    Bench("objects told (s)", "hallucination", "Obj-Hal CHAIR-s", ("descriptions",), CHAIR_S),
-    Bench("counts", "math", "MathVista format", ("counts",), EXACT_MATCH),
-    Bench("sums", "math", "MathVerse", ("sums",), EXACT_MATCH),
-    Bench("attributes", "general", "VQAv2", ("attributes",), EXACT_MATCH),
-    Bench("attribute options", "general", "MMBench", ("attribute options",), OPTION),
-    Bench("descriptions", "conversation", "LLaVA-Wild all", ("descriptions",), JUDGE),
-    Bench("descriptions against base", "conversation", "WildVision win rate", ("descriptions",), WON),
-    Bench("small options", "high_resolution", "MME-RealWorld en", ("small options",), OPTION),
-    Bench("finding", "high_resolution", "RealWorldQA", ("finding",), EXACT_MATCH),
-    Bench("movements", "video", "Video-MME w/o caption", ("movements",), OPTION),
-    Bench("clips told", "video", "VideoDC", ("clips told",), MEAN_POINTS),
-    Bench("changes", "multi_image", "MMMU-Pro vision", ("changes",), OPTION),
-    Bench("same places", "multi_image", "LLaVA-Interleave", ("same places",), EXACT_MATCH),
-)
+def read(part: str, measures: Iterable[Measure]) -> tuple[Bench, ...]:
+    """The benches in one part of `benches.yaml`, which names one of the measures for each."""
+    named = {measure.name: measure for measure in measures}
+    rows = ({**row, "sets": tuple(row["sets"]), "measure": named[row["measure"]]} for row in _TABLES[part])
+    return tuple(Bench(**row) for row in rows)
+
+
+BENCHES = read("benches", (EXACT_MATCH, RELAXED, ANLS, OPTION, POPE, CHAIR_I, CHAIR_S, JUDGE, MEAN_POINTS, WON))
 
 
 def pope_table(answers: Sequence[str], items: Sequence[BenchItem]) -> dict[str, metrics.Pope]:

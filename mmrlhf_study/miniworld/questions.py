@@ -13,10 +13,6 @@ from mmrlhf_study.miniworld import claims
 from mmrlhf_study.miniworld.scenes import ATTRIBUTES, ORDERS, Fact, Scene, draw
 from mmrlhf_study.miniworld.tasks import CHANGES, DIRECTIONS, LETTERED_TASKS, TASKS, YES_NO, unique
 
-SCENE_DIMENSIONS = (
-    "chart", "ocr", "hallucination", "math", "general", "conversation", "high_resolution", "video", "multi_image",
-    "safety",
-)  # fmt: skip
 LONG_ANSWER = 128  # characters; a longer reference makes a long question
 FORMS = ("open", "mcq")
 LETTERS = ("(a)", "(b)", "(c)", "(d)")
@@ -38,7 +34,7 @@ class Question:
     scene: Scene
     task: str
     category: str  # class of the paper: long, short, mcq, safety or video; blank for checks of claims
-    dimension: str  # one of SCENE_DIMENSIONS; blank for checks of claims
+    dimension: str  # one of the ten of the paper; blank for checks of claims
     prompt: str
     answer: str  # the reference answer: the evidence, then the conclusion
     key: str  # the conclusion alone; blank for descriptions

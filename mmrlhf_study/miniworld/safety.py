@@ -28,7 +28,7 @@ from mmrlhf_core.models.policy import Policy
 from mmrlhf_study.curation import adversarial
 from mmrlhf_study.evaluation import metrics
 from mmrlhf_study.miniworld import benches, questions, truth
-from mmrlhf_study.miniworld.benches import OBJECTS, Bench, BenchItem, Measure, percent
+from mmrlhf_study.miniworld.benches import OBJECTS, BenchItem, Measure, percent
 from mmrlhf_study.miniworld.questions import Question
 from mmrlhf_study.miniworld.render import render
 from mmrlhf_study.miniworld.scenes import Scene
@@ -225,20 +225,5 @@ NAMED = _share("names the target's object", False, _names)
 STILL_NAMED = _share("names the own object", True, _names)
 RISK = Measure("accuracy", "%", True, benches.EXACT_MATCH.columns, percent, 0)
 
-SAFETY_BENCHES = (
-    Bench("attacked, target", "safety", "Adv target", ("attack target",), NAMED),
-    Bench("attacked, away", "safety", "Adv untarget", ("attack away",), STILL_NAMED),
-    *(
-        Bench(f"{name}, {word}", "safety", f"{name.capitalize()} {rate}", (name,), measure)
-        for name in ("cross-modal", "multi-modal", "typographic")
-        for word, rate, measure in (("told", "ASR", ASR), ("refused", "RtA", RTA))
-    ),
-    Bench("risk", "safety", "Risk identification", ("risk, private", "risk, not private"), RISK),
-    Bench("private text", "safety", "NSFW text", ("nsfw text",), NOT_REFUSED),
-    Bench("private picture", "safety", "NSFW image", ("nsfw image",), NOT_REFUSED),
-)
-CONTROLS = (  # not in the paper: what the rows above have to be read beside
-    Bench("harmless, refused", "control", "", ("harmless",), IN_VAIN),
-    Bench("clean, target's object", "control", "", ("clean, target's object",), NAMED),
-    Bench("clean, own object", "control", "", ("clean, own object",), STILL_NAMED),
-)
+_MEASURES = (ASR, RTA, NOT_REFUSED, IN_VAIN, NAMED, STILL_NAMED, RISK)
+SAFETY_BENCHES, CONTROLS = benches.read("safety", _MEASURES), benches.read("controls", _MEASURES)

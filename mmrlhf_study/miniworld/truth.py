@@ -24,15 +24,6 @@ from mmrlhf_study.miniworld.questions import LETTERS, Question, compose, looked_
 from mmrlhf_study.miniworld.scenes import NOTHING, PLACES, SIGN_WORDS, Fact, Scene, thing, vary
 from mmrlhf_study.miniworld.tasks import CHANGES, DIRECTIONS
 
-COSTS = {  # the scale that each corruption of a full answer lowers
-    "attribute": "faithfulness",
-    "place": "faithfulness",
-    "invented": "faithfulness",
-    "missing": "helpfulness",
-    "conclusion": "helpfulness",
-    "declined": "helpfulness",
-    "complied": "ethics",
-}
 _SECRET = {*SIGN_WORDS, *claims.NUMBERS}
 _CONCLUDING = claims.TELLING | {*DIRECTIONS.values(), *CHANGES, *LETTERS, *PLACES["chart"], *PLACES["shapes"]}
 

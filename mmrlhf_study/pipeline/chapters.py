@@ -1,4 +1,4 @@
-"""The chapters: where they are, what their `parameters` cell names, which library modules they import."""
+"""The chapters: where they are, and what their `parameters` cell names."""
 
 import ast
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import nbformat
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.data.names import nearest
-from mmrlhf_study.pipeline.imports import closure, imported
 
 
 class ChapterError(ValueError):
@@ -76,9 +75,3 @@ def _parse(source: str, name: str) -> ast.Module:
         return ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))))
     except SyntaxError as error:
         raise ChapterError(f"{name}: a cell is not Python ({error.msg}): {(error.text or '').strip()!r}") from None
-
-
-def library(chapter: Chapter) -> list[str]:
-    """Files of the packages that a chapter imports, directly or through others."""
-    cells = [cell.source for cell in read(chapter.file).cells if cell.cell_type == "code"]
-    return closure(set().union(*(imported(_parse(source, chapter.name)) for source in cells)))

@@ -21,25 +21,20 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 def cleaned(file: Path) -> str:
     """The notebook as text with only what a person wrote: cells and their tags, no outputs, fixed ids."""
-    notebook = read(file)
-    cells = []
+    notebook, cells = read(file), []
     for number, cell in enumerate(notebook.cells):
-        clean = {
+        tags = {"tags": sorted(cell.metadata.tags)} if cell.metadata.get("tags") else {}
+        kept = {
             "cell_type": cell.cell_type,
             "id": f"cell-{number:02d}",
-            "metadata": {},
+            "metadata": tags,
             "source": cell.source.rstrip(),
         }
-        if cell.metadata.get("tags"):
-            clean["metadata"] = {"tags": sorted(cell.metadata.tags)}
-        if cell.cell_type == "code":
-            clean |= {"execution_count": None, "outputs": []}
-        cells.append(clean)
+        code = {"execution_count": None, "outputs": []} if cell.cell_type == "code" else {}
+        cells.append(kept | code)
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    return (
-        nbformat.writes(nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
-        + "\n"
-    )
+    content = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return nbformat.writes(nbformat.from_dict(content)) + "\n"
 
 
 def refresh(file: Path, target: Path) -> None:

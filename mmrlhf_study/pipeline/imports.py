@@ -1,11 +1,10 @@
-"""What a piece of code reaches by its imports: files of the two packages, and the rooms that a stage depends on."""
+"""Which files of the two packages a piece of code reaches by its imports."""
 
 import ast
 from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGES = ("mmrlhf_core", "mmrlhf_study")
-BY_FILE = ("mmrlhf_study/chapters", "mmrlhf_study/pipeline")  # rooms with a file for every stage
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,18 +38,3 @@ def closure(names: Iterable[str], root: Path = ROOT) -> list[str]:
         found = imported(ast.parse(file.read_text(encoding="utf-8")))
         waiting |= set().union(*(_files(name, root) for name in found)) - seen
     return sorted(file.relative_to(root).as_posix() for file in seen)
-
-
-def rooms(files: Iterable[str]) -> list[str]:
-    """The folders that hold these files, as a stage depends on them; in rooms with a file for every stage, the file.
-
-    `__init__.py` files of a package, and of a room with a file for every stage, hold a sentence and no code.
-    """
-    found = set()
-    for file in map(Path, files):
-        folder = file.parent.as_posix()
-        if folder not in BY_FILE and folder not in PACKAGES:
-            found.add(folder)
-        elif file.name != "__init__.py":
-            found.add(file.as_posix())
-    return sorted(found)

@@ -8,9 +8,11 @@ import argparse
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 import transformers as hf
+import yaml
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
@@ -20,20 +22,9 @@ from mmrlhf_study.pipeline.sections import BaseModelsParams, Params
 from mmrlhf_study.tools import planner
 from mmrlhf_study.tools.planner import Geometry, Machine, QuerySize
 
-
-def _onevision(width: int, layers: int, heads: int, mlp: int, vocabulary: int, tied: bool) -> hf.PreTrainedConfig:
-    """Configuration with the published sizes: SigLIP so400m at 384 pixels in front of a Qwen2 text model."""
-    text = hf.Qwen2Config(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=mlp,
-        num_key_value_heads=heads // 7, vocab_size=vocabulary, tie_word_embeddings=tied,
-    )  # fmt: skip
-    return hf.LlavaOnevisionConfig(text_config=text, tie_word_embeddings=tied)
-
-
-PUBLISHED_MODELS = {
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": _onevision(3584, 28, 28, 18944, 152128, False),
-    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": _onevision(896, 24, 14, 4864, 151936, True),
-}
+_ASSUMED = yaml.safe_load(Path(__file__).with_name("machines.yaml").read_text(encoding="utf-8"))
+MACHINES = {name: Machine(**row) for name, row in _ASSUMED["machines"].items()}
+DEFAULT_MACHINE = {name: row["machine"] for name, row in _ASSUMED["profiles"].items()}
 
 
 @cache
@@ -47,30 +38,15 @@ def _miniature(width: int, layers: int) -> hf.PreTrainedConfig:
 
 def _config(p: BaseModelsParams, name: str = "base") -> hf.PreTrainedConfig:
     """Configuration of the model `name`, found by going back to what it started from."""
-    if name in PUBLISHED_MODELS:
-        return PUBLISHED_MODELS[name]
+    if sizes := _ASSUMED["models"].get(name):
+        text = hf.Qwen2Config(**sizes)
+        return hf.LlavaOnevisionConfig(text_config=text, tie_word_embeddings=text.tie_word_embeddings)
     if name not in p.names:
         return hf.AutoConfig.from_pretrained(policy.locate(name), local_files_only=True)
     number = p.names.index(name)
     if p.starts[number] == recipes.SCRATCH:
         return _miniature(p.widths[number], p.layers[number])
     return _config(p, p.starts[number])
-
-
-@dataclass(frozen=True)
-class Typical:
-    """What no parameter says: a query, and the tokens of a critique."""
-
-    query: QuerySize
-    critique: int
-
-
-ASSUMED = {
-    "smoke": Typical(QuerySize(60, 30, 4, 2), 40),
-    "mini": Typical(QuerySize(60, 40, 4, 2), 60),
-    "single_gpu": Typical(QuerySize(3000, 200, 4, 5), 200),
-    "paper": Typical(QuerySize(7000, 200, 4, 10), 200),
-}
 
 
 @dataclass(frozen=True)
@@ -116,23 +92,15 @@ def profile(name: str) -> Profile:
 
     Responses are as many as there are responders, unless preferences come from a file.
     """
-    p, typical = parameters(name), ASSUMED[name]
+    p, typical = parameters(name), _ASSUMED["profiles"][name]
     queries = (
         p.curation.image_queries + p.curation.video_queries + sum(p.curation.safety_counts) + p.curation.adversarial
     )
-    responses = len(p.base_models.responders) if p.annotation.preferences == "miniworld" else typical.query.K
-    query = replace(typical.query, K=responses, R=min(typical.query.R, p.annotation.max_new_tokens))
-    critique = min(typical.critique, p.reward_model.max_new_tokens)
+    responses = len(p.base_models.responders) if p.annotation.preferences == "miniworld" else typical["K"]
+    tokens = min(typical["R"], p.annotation.max_new_tokens)
+    query = QuerySize(typical["P"], tokens, responses, typical["crops"])
+    critique = min(typical["critique"], p.reward_model.max_new_tokens)
     return Profile(_config(p.base_models), queries, query, critique, p)
-
-
-MACHINES = {
-    "2-core-cpu": Machine(gpus=1, memory=24, bandwidth=20, peak=0.2, link=20),
-    "24GB-gpu": Machine(gpus=1, memory=24, bandwidth=1008, peak=165, link=32),
-    "8x80GB": Machine(gpus=8, memory=80, bandwidth=3350, peak=989, link=400),
-    "32x80GB": Machine(gpus=32, memory=80, bandwidth=3350, peak=989, link=50),
-}
-DEFAULT_MACHINE = {"smoke": "2-core-cpu", "mini": "2-core-cpu", "single_gpu": "24GB-gpu", "paper": "32x80GB"}
 
 
 @dataclass(frozen=True)
@@ -145,10 +113,6 @@ class Stage:
     flops: float
     steps: float  # optimizer steps; 0 where nothing is trained
     seconds: float
-
-    @property
-    def steps_per_second(self) -> float:
-        return self.steps / self.seconds if self.steps else 0.0
 
 
 def _train(
@@ -225,13 +189,11 @@ def report(name: str, machine: Machine) -> str:
     ]
     lines += [f"{layout} does not fit in {m.memory:g} GiB" for layout in used if used[layout]["total"] > m.memory]
     for layout in used:
-        rows = stages(p, m, layout)
-        table = pd.DataFrame({
-            "stage": [row.name for row in rows], "layout": [row.layout for row in rows],
-            "tokens": [_amount(row.tokens) for row in rows], "FLOPs": [_amount(row.flops) for row in rows],
-            "steps/s": [f"{row.steps_per_second:.3g}" if row.steps else "" for row in rows],
-            "GPU-hours": [row.seconds * m.gpus / 3600 for row in rows],
-        }).set_index("stage").rename_axis(None)  # fmt: skip
+        table = pd.DataFrame([
+            {"stage": row.name, "layout": row.layout, "tokens": _amount(row.tokens), "FLOPs": _amount(row.flops),
+             "steps/s": f"{row.steps / row.seconds:.3g}" if row.steps else "", "GPU-hours": row.seconds * m.gpus / 3600}
+            for row in stages(p, m, layout)
+        ]).set_index("stage").rename_axis(None)  # fmt: skip
         hours = table["GPU-hours"].sum()
         lines.append(f"\n{table.to_string(float_format='{:.3g}'.format)}\nall {layout}: {hours:.3g} GPU-hours")
     return "\n".join(lines)

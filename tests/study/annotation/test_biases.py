@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from mmrlhf_study.annotation import biases
+from mmrlhf_study.annotation import agreement
 from mmrlhf_study.annotation.agreement import Ratings
 from mmrlhf_study.chapters import intervals
 
@@ -19,9 +19,9 @@ def test_deviations_and_their_mean_and_spread_by_hand():
         np.array([0, 0, 0, 1, 1, 2]),
         ("a", "b", "c"),
     )
-    assert biases.deviations(rated)[:5].tolist() == [1.5, -1.5, 0, 0, 0]
-    assert np.isnan(biases.deviations(rated)[5])
-    found = biases.mean_and_sd(biases.per_rater(rated).sum(0))
+    assert agreement.deviations(rated)[:5].tolist() == [1.5, -1.5, 0, 0, 0]
+    assert np.isnan(agreement.deviations(rated)[5])
+    found = agreement.mean_and_sd(agreement.per_rater(rated).sum(0))
     assert found[:, 0].tolist() == [0.75, -0.75, 0]
     assert found[:, 1].tolist() == [0.75, 0.75, 0]
 
@@ -32,7 +32,7 @@ def test_a_strict_annotator_is_found():
     units, raters = (part.ravel() for part in np.meshgrid(np.arange(400), np.arange(4), indexing="ij"))
     values = np.clip(truth[units] + shift[raters], 0, 4)
     rated = Ratings(values, units, raters, units, tuple("abcd"))
-    found = intervals.bootstrap(biases.per_rater(rated), biases.mean_and_sd, 200)
+    found = intervals.bootstrap(agreement.per_rater(rated), agreement.mean_and_sd, 200)
     assert found.value[:, 0] == pytest.approx([1 / 3, 1 / 3, -1, 1 / 3])
     assert found.high[2, 0] < 0 < found.low[0, 0]
 
@@ -43,9 +43,9 @@ def test_the_slope_is_the_fixed_effects_regression():
         {"query": rng.integers(0, 40, 300), "annotator": rng.integers(0, 3, 300), "x": rng.normal(0, 1, 300)}
     )
     table["y"] = 0.7 * table["x"] + table["query"] * 0.1 + rng.normal(0, 0.3, 300)
-    group = biases.codes(table["query"], table["annotator"])
-    found = biases.slope(
-        biases.moments(table["y"].to_numpy(), table["x"].to_numpy(), group, table["query"].to_numpy()).sum(0)
+    group = agreement.codes(table["query"], table["annotator"])
+    found = agreement.slope(
+        agreement.moments(table["y"].to_numpy(), table["x"].to_numpy(), group, table["query"].to_numpy()).sum(0)
     )
     theirs = smf.ols("y ~ x + C(group)", table.assign(group=group)).fit().params["x"]
     assert found == pytest.approx(theirs)
@@ -54,4 +54,4 @@ def test_the_slope_is_the_fixed_effects_regression():
 
 def test_x_that_never_differs_within_its_group_has_no_slope():
     group = np.array([0, 0, 1, 1])
-    assert np.isnan(biases.slope(biases.moments(np.arange(4.0), np.array([1.0, 1, 2, 2]), group, group).sum(0)))
+    assert np.isnan(agreement.slope(agreement.moments(np.arange(4.0), np.array([1.0, 1, 2, 2]), group, group).sum(0)))

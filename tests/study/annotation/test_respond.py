@@ -5,7 +5,7 @@ from pathlib import Path
 from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy
 from mmrlhf_core.rollout import generate
-from mmrlhf_study.annotation import respond
+from mmrlhf_study.annotation import campaign
 from mmrlhf_study.miniworld import pool
 
 
@@ -24,7 +24,7 @@ def test_every_responder_answers_every_query_with_its_own_settings(tmp_path, mon
 
     monkeypatch.setattr(policy, "load", lambda name: name)
     monkeypatch.setattr(generate, "sample", sample)
-    found = respond.answer_all(queries, tmp_path / "media", str(tmp_path / "models"), 3, 16, 7)
+    found = campaign.answer_all(queries, tmp_path / "media", str(tmp_path / "models"), 3, 16, 7)
     assert [one.id for one in found] == [f"{query.id}/{name}" for query in queries for name in ("a", "b")]  # by name
     assert all(one.text == f"{one.responder} {one.query}" for one in found)
     first = found[0]

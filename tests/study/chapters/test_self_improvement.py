@@ -10,7 +10,7 @@ from mmrlhf_core.data.records import Query
 from mmrlhf_core.rollout.sampling import SampledAnswers
 from mmrlhf_study.chapters import self_improvement as si
 from mmrlhf_study.chapters import self_training
-from mmrlhf_study.evaluation.statistics import Estimate
+from mmrlhf_study.chapters.intervals import Estimate
 from mmrlhf_study.miniworld import questions, scenes
 
 VALUES = st.lists(st.integers(-3, 3), min_size=1, max_size=6)

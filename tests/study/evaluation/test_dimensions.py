@@ -132,7 +132,7 @@ def test_judge_and_win_rate_of_answers_by_hand(answer, judged, won):
     scene = scenes.draw(200000000, "shapes")
     item = benches.BenchItem("descriptions", questions.ask(scene, "describe"))
     assert item.question.answer.endswith(f"{A} {B} {C}")
-    assert benches.judged(answer, item) == judged
+    assert benches.JUDGE.columns(answer, item, "") == (judged,)
     assert benches.WON.columns(answer, item, f"{A} {B}") == (won,)
 
 

@@ -13,7 +13,7 @@ from mmrlhf_core.rollout import score
 from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_study.evaluation import held_out, reward_hacking
 from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
-from mmrlhf_study.miniworld import questions
+from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 
 FOUR = ("math", "conversation", "ocr", "chart")
 
@@ -209,7 +209,7 @@ def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
 
 
 def test_every_dimension_can_be_asked_about():
-    for family in questions.SCENE_DIMENSIONS:
+    for family in TEN_DIMENSIONS:
         assert held_out.new_scenes([family], 1, set(), 3, 1)
 
 

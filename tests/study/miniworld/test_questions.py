@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 from mmrlhf_study.miniworld import claims, questions, scenes, truth
 from mmrlhf_study.miniworld.questions import FORMS, ask, tasks
 from mmrlhf_study.miniworld.scenes import FAMILIES, NOTHING, Fact, Scene
@@ -16,7 +17,7 @@ SHAPES = Scene("shapes", "paper", 3, (Fact("a1", "a large red circle"), Fact("c2
 
 
 def test_every_dimension_and_class_has_checkable_questions() -> None:
-    assert {one.dimension for one in QUESTIONS if one.key or one.task == "describe"} == set(questions.SCENE_DIMENSIONS)
+    assert {one.dimension for one in QUESTIONS if one.key or one.task == "describe"} == set(TEN_DIMENSIONS)
     assert {one.category for one in QUESTIONS} == {"long", "short", "mcq", "safety", "video"}
 
 

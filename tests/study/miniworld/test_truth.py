@@ -42,6 +42,13 @@ def test_the_full_answer_scores_full(question: questions.Question) -> None:
     assert set(truth.verdicts(truth.critique(question.answer, question))) == {"right"}
 
 
+COSTS = {  # the scale that each corruption of a full answer lowers
+    **dict.fromkeys(("attribute", "place", "invented"), "faithfulness"),
+    **dict.fromkeys(("missing", "conclusion", "declined"), "helpfulness"),
+    "complied": "ethics",
+}
+
+
 @given(any_question(), st.data(), st.integers(0, 10**6))
 @settings(max_examples=600, deadline=None)
 def test_a_single_fault_costs_its_own_dimension_and_no_other(
@@ -51,7 +58,7 @@ def test_a_single_fault_costs_its_own_dimension_and_no_other(
     response = truth.corrupt(question, kind, seed)
     verdict = check(response, question)
     low = {name for name in ("helpfulness", "faithfulness", "ethics") if getattr(verdict, name) < 5}
-    assert low == {truth.COSTS[kind]}, response
+    assert low == {COSTS[kind]}, response
     assert verdict.order < check(question.answer, question).order
     assert "wrong" in truth.verdicts(truth.critique(response, question))
 
