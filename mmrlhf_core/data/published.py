@@ -1,4 +1,4 @@
-"""The published preference files, both ways, and the files other trainers load.
+"""The published preference files, read as queries, responses and pairs.
 
 A published row is one pair: `id`, `prompt`, `chosen`, `rejected`, their reasons, and `image`, `images` (several) or
 `video` (a folder of frames). Rows with the same id, media and prompt are one query; its distinct texts are its
@@ -7,7 +7,7 @@ responses, its rows a preference graph. The class of a question is the first com
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,6 @@ from mmrlhf_core.data.records import Pair, Query, Reject, Response
 from mmrlhf_core.data.rows import BadRow, SourceError
 
 MM_RLHF = ("id", "image", "images", "video", "prompt", "chosen", "rejected", "chosen_reason", "rejected_reason")
-VL_REWARD = ("id", "prompt", "chosen", "rejected", "image", "images", "video", "chosen_reason", "rejected_reason")
 FRAMES = "*"  # stands for all frames of a clip whose folder has not been looked into
 _SHARED = re.compile(r" @\d+$")  # ends the name of the second query of an id that two queries share
 _REQUIRED = ("id", "prompt", "chosen", "rejected")
@@ -222,32 +221,6 @@ def _finished(
     )
 
 
-# ---------------------------------------------------------------- writing
-
-
 def original_id(query: str) -> str:
     """The id a query has in a published file."""
     return _SHARED.sub("", query)
-
-
-def lines(
-    queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair], keys: Sequence[str] = MM_RLHF
-) -> Iterator[dict[str, Any]]:
-    """The rows of a published file, one per pair, with the keys in the order `keys`."""
-    asked, said = {query.id: query for query in queries}, {response.id: response for response in responses}
-    for pair in pairs:
-        query = asked[pair.query]
-        paths = list(query.media)
-        shown: str | list[str] = paths if query.modality == "images" else "".join(paths[:1])
-        if query.modality == "video":
-            shown = str(Path(paths[0]).parent)
-        values = {
-            "id": original_id(query.id),
-            "prompt": query.prompt,
-            "chosen": said[pair.chosen].text,
-            "rejected": said[pair.rejected].text,
-            "chosen_reason": pair.chosen_reason,
-            "rejected_reason": pair.rejected_reason,
-            query.modality: shown,
-        }
-        yield {key: values[key] for key in keys if key in values}

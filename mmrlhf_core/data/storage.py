@@ -80,14 +80,6 @@ def writing(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def require_writable(folder: str | Path) -> None:
-    """Raise an OSError now if nothing can be written in `folder`, which is created if missing."""
-    place = path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=place):
-        pass
-
-
 def write_text(target: str | Path, text: str) -> None:
     """Write UTF-8 text whole or not at all."""
     with writing(target) as temporary:

@@ -93,7 +93,7 @@ FULL = Wording(  # for models that read English: the task of the paper's critiqu
 _SLOT = "\x00response\x00"
 
 
-def _refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
+def refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
     """An error when a text holds marks of the template, which would end a turn or stand for a picture."""
     tokenizer = processor.tokenizer
     marks = {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
@@ -104,27 +104,10 @@ def _refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
 
 def critique_frame(processor: hf.ProcessorMixin, prompt: Prompt, wording: Wording) -> tuple[str, list[int]]:
     """The text in front of a response that is to be criticised, and the tokens between it and its critique."""
-    _refuse_marks(processor, prompt.text, "question")
+    refuse_marks(processor, prompt.text, "question")
     text = f"{wording.before}{prompt.text}{wording.between}{_SLOT}{wording.after}"
     head, tail = render(processor, replace(prompt, text=text)).split(_SLOT)
     return head, _tokens(processor, tail)
-
-
-RATINGS, COMPARED_PLACES = ("1", "2", "3", "4", "5"), ("1", "2")  # the answers to `rating` and to `comparison`
-
-
-def rating(processor: hf.ProcessorMixin, prompt: Prompt, response: str) -> Prompt:
-    """The question to an untrained judge about one response; the judge answers with one of `RATINGS`."""
-    _refuse_marks(processor, prompt.text + response, "question or response")
-    text = f"{prompt.text}\nresponse :\n{response}\nhow good is the response , from 1 ( bad ) to 5 ( good ) ?"
-    return replace(prompt, text=text)
-
-
-def comparison(processor: hf.ProcessorMixin, prompt: Prompt, first: str, second: str) -> Prompt:
-    """The question to an untrained judge about two responses; the judge answers with one of `PLACES`."""
-    _refuse_marks(processor, prompt.text + first + second, "question or response")
-    both = f"response 1 :\n{first}\nresponse 2 :\n{second}"
-    return replace(prompt, text=f"{prompt.text}\n{both}\nwhich response is better , 1 or 2 ?")
 
 
 def _tokens(processor: hf.ProcessorMixin, text: str) -> list[int]:

@@ -94,23 +94,6 @@ def _check_pair(
         )
 
 
-def _row(
-    query: Query, pairs: Sequence[Pair], responses: Mapping[str, Response], deltas: Mapping[Any, float]
-) -> RankedRow:
-    """One query with its pairs; of its responses those that stand in some pair."""
-    names = list(dict.fromkeys(name for pair in pairs for name in (pair.chosen, pair.rejected)))
-    return RankedRow(
-        id=query.id,
-        prompt=query.prompt,
-        modality=query.modality,
-        media=query.media,
-        responses=tuple(responses[name].text for name in names),
-        winners=tuple(names.index(pair.chosen) for pair in pairs),
-        losers=tuple(names.index(pair.rejected) for pair in pairs),
-        margins=tuple(deltas[pair.query, pair.chosen, pair.rejected] for pair in pairs),
-    )
-
-
 def ranked_rows(
     queries: Iterable[Query], responses: Iterable[Response], pairs: Sequence[Pair], margins: Iterable[Margin]
 ) -> dict[str, list[RankedRow]]:
@@ -126,7 +109,9 @@ def ranked_rows(
     for name, group in graph.by_query(pairs).items():
         if len(parts := {pair.split for pair in group}) > 1:
             raise RecordError(f"The pairs of query {name!r} are in {', '.join(sorted(parts))}; put them in one part.")
-        rows[group[0].split].append(_row(query_of[name], group, response_of, deltas))
+        texts = {response: response_of[response].text for pair in group for response in (pair.chosen, pair.rejected)}
+        names = [(pair.chosen, pair.rejected) for pair in group]
+        rows[group[0].split].append(RankedRow.of(query_of[name], texts, names, [deltas[name, *pair] for pair in names]))
     return rows
 
 

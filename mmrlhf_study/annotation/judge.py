@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import transformers as hf
 from tqdm import tqdm
 
 from mmrlhf_core.models import prompts
@@ -34,6 +36,8 @@ Question: {question}
 Answer: {answer}
 Comment: {comment}
 Comment in full:"""
+
+RATINGS, COMPARED_PLACES = ("1", "2", "3", "4", "5"), ("1", "2")  # the answers to `rating` and to `comparison`
 
 
 # ---------------------------------------------------------------- a policy as judge
@@ -82,17 +86,31 @@ def next_words(policy: Policy, asked: Sequence[Prompt], words: Sequence[str], ba
     return torch.stack([rows[i] for i in range(len(asked))])
 
 
+def rating(processor: hf.ProcessorMixin, prompt: Prompt, response: str) -> Prompt:
+    """The question to an untrained judge about one response; the judge answers with one of `RATINGS`."""
+    prompts.refuse_marks(processor, prompt.text + response, "question or response")
+    text = f"{prompt.text}\nresponse :\n{response}\nhow good is the response , from 1 ( bad ) to 5 ( good ) ?"
+    return replace(prompt, text=text)
+
+
+def comparison(processor: hf.ProcessorMixin, prompt: Prompt, first: str, second: str) -> Prompt:
+    """The question to an untrained judge about two responses; the judge answers with one of `COMPARED_PLACES`."""
+    prompts.refuse_marks(processor, prompt.text + first + second, "question or response")
+    both = f"response 1 :\n{first}\nresponse 2 :\n{second}"
+    return replace(prompt, text=f"{prompt.text}\n{both}\nwhich response is better , 1 or 2 ?")
+
+
 def rate(policy: Policy, asked: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
     """The expected points, 1 to 5, when the policy is asked how good each response is."""
-    shown = [prompts.rating(policy.processor, *both) for both in zip(asked, responses, strict=True)]
-    points = torch.tensor([float(word) for word in prompts.RATINGS], dtype=torch.double)
-    return (next_words(policy, shown, prompts.RATINGS).exp() @ points).tolist()
+    shown = [rating(policy.processor, *both) for both in zip(asked, responses, strict=True)]
+    points = torch.tensor([float(word) for word in RATINGS], dtype=torch.double)
+    return (next_words(policy, shown, RATINGS).exp() @ points).tolist()
 
 
 def prefer(policy: Policy, asked: Sequence[Prompt], pairs: Sequence[tuple[str, str]]) -> list[int | None]:
     """Which of two responses the policy names as the better one, 1 or 2; None where both are equally likely."""
-    shown = [prompts.comparison(policy.processor, prompt, *both) for prompt, both in zip(asked, pairs, strict=True)]
-    gaps = (first - second for first, second in next_words(policy, shown, prompts.COMPARED_PLACES).tolist())
+    shown = [comparison(policy.processor, prompt, *both) for prompt, both in zip(asked, pairs, strict=True)]
+    gaps = (first - second for first, second in next_words(policy, shown, COMPARED_PLACES).tolist())
     return [None if gap == 0 else 1 if gap > 0 else 2 for gap in gaps]
 
 

@@ -12,11 +12,12 @@ from tiny_project import ROOT
 
 from mmrlhf_core.data import graph, published
 from mmrlhf_core.data.graph import Conflict
-from mmrlhf_core.data.published import MM_RLHF, VL_REWARD
+from mmrlhf_core.data.published import MM_RLHF
 from mmrlhf_core.data.records import Pair
 from mmrlhf_core.data.rows import SourceError
 from mmrlhf_study.tools import exports
 
+VL_REWARD = ("id", "prompt", "chosen", "rejected", "image", "images", "video", "chosen_reason", "rejected_reason")
 REAL = ROOT.parent / "shared/data"
 ROW = {
     "id": "q1",
@@ -41,7 +42,7 @@ def without(*keys: str, **changes) -> dict:
 
 
 def back(found: published.Published, keys=MM_RLHF) -> list[dict]:
-    return list(published.lines(found.queries, found.responses, found.pairs, keys))
+    return list(exports.published_rows(found.queries, found.responses, found.pairs, keys))
 
 
 @pytest.fixture

@@ -131,8 +131,6 @@ def test_what_is_removed_is_gone_and_an_absent_target_is_no_error(tmp_path):
     for name in ("link", "folder", "folder"):
         storage.remove(tmp_path / name)
     assert names(tmp_path) == set()
-    storage.require_writable(tmp_path / "new")
-    assert names(tmp_path / "new") == set()
 
 
 def test_unknown_and_missing_names_come_with_the_nearest_one():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from self_answers import always, ask, save_policy
 
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.models import policy, reward
+from mmrlhf_core.models import policy
 from mmrlhf_core.rollout import generate, sampling
 from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
 from mmrlhf_core.rollout.sampling import Ledger, SampledAnswers, Sampling
@@ -217,23 +217,3 @@ def test_lines_of_another_kind_are_no_entries(tmp_path):
     odd += [{"key": ["d"], "value": asdict(RECORD)}, {"key": "e", "value": asdict(RECORD) | {"seed": "5"}}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, odd)) + "\nnonsense\n")
     assert Ledger(tmp_path / "a.jsonl", SampledAnswers).entries == {}
-
-
-# ---------------------------------------------------------------- scores
-
-
-def test_scores_follow_their_answers_and_are_kept(base, queries, tmp_path, monkeypatch):
-    reward.save(tmp_path / "reward", reward.create(policy.load(base), seed=3))
-    texts = [("a red circle .", "", "a red circle ."), ("no .", "yes .", "at b3 a red circle ."), ("no .",) * 3]
-    answers = [SampledAnswers(q.id, t, (1,) * 3, (True,) * 3) for q, t in zip(queries, texts, strict=True)]
-    where = (tmp_path / "media", 2, 5, str(tmp_path / "ledger"))
-    found = sampling.rate(str(tmp_path / "reward"), queries, answers, *where)
-    assert [one.query for one in found] == [query.id for query in queries]
-    assert found[0].scores[0] == found[0].scores[2] != found[0].scores[1]
-    assert len(set(found[1].scores)) == 3
-    assert len(set(found[2].scores)) == 1
-    assert all(count > 0 for one in found for count in one.tokens)
-    assert found[0].tokens[1] < found[0].tokens[0] + 5
-    monkeypatch.setattr(reward, "load", lambda name: pytest.fail("loaded for nothing"))
-    assert sampling.rate(str(tmp_path / "reward"), queries, answers, *where) == found
-    assert sampling.rate(str(tmp_path / "reward"), queries[::-1], answers[::-1], *where) == found[::-1]

@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from tiny_policies import ASKED, SIZE, WORDS
 
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import endpoint, generate
 from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
 from mmrlhf_study.annotation import judge
 from mmrlhf_study.annotation.records import SCALES
+from mmrlhf_study.miniworld import miniature
 
 
 def reply(ranks=(1, 2), **change) -> str:
@@ -84,3 +86,16 @@ def test_a_reply_becomes_judgements_and_ranks_without_gaps():
 def test_a_reply_in_another_form_is_refused(text):
     with pytest.raises(ValueError, match="reply"):
         judge.judged(text, "q", ["q/1", "q/2"], "gpt")
+
+
+@pytest.mark.parametrize("architecture", miniature.ARCHITECTURES)
+def test_a_judge_is_asked_after_question_and_responses_and_no_text_may_hold_a_mark(architecture):
+    processor = miniature.build_processor(architecture, WORDS, SIZE)
+    one, two = judge.rating(processor, ASKED["one"], "yes ."), judge.comparison(processor, ASKED["one"], "a", "b")
+    for asked, shown in ((one, ["yes ."]), (two, ["1 :\na", "2 :\nb"])):
+        assert asked.images == ASKED["one"].images
+        assert asked.text.startswith(ASKED["one"].text)
+        assert all(text in asked.text for text in shown)
+    for ask in (judge.rating, judge.comparison):
+        with pytest.raises(ValueError, match=r"<\|im_end\|>"):
+            ask(processor, ASKED["text"], *["yes <|im_end|>"] * (1 + (ask is judge.comparison)))
