@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mmrlhf_core.data import media, records, rows, storage
-from mmrlhf_core.data.graph import Conflict, conflicts
 from mmrlhf_core.data.records import Pair, Query, Reject, Response
 from mmrlhf_core.data.rows import BadRow, SourceError
 
@@ -29,13 +28,12 @@ _MEDIA = {"image": str, "images": list, "video": str}
 
 @dataclass(frozen=True)
 class Published:
-    """The content of one file: pairs in the order of its rows, and everything that is wrong with the file."""
+    """The content of one file: pairs in the order of its rows, and the rows that cannot be used."""
 
     queries: tuple[Query, ...]
     responses: tuple[Response, ...]
     pairs: tuple[Pair, ...]
     rejects: tuple[Reject, ...]
-    conflicts: tuple[Conflict, ...]
     rows: int
     unread: dict[str, int]  # keys that are not part of the format, and how many rows have them
 
@@ -209,13 +207,11 @@ def _finished(
             f"{file.name}: {len(rejects)} of {total} rows are unusable, over the allowed share of "
             f"{max_reject_share:g}: {mostly}. Repair the file or raise the share."
         )
-    shared = [Conflict("shared id", query.id, ()) for query in gathering.queries.values() if _SHARED.search(query.id)]
     return Published(
         tuple(gathering.queries.values()),
         tuple(gathering.responses.values()),
         pairs,
         tuple(Reject(file.stem, file.name, number, reason[:300]) for number, reason in sorted(rejects.items())),
-        (*shared, *conflicts(pairs)),
         total,
         dict(sorted(unread.items())),
     )

@@ -79,11 +79,6 @@ def refer(folder: str | Path, checkpoint: str) -> None:
         storage.write_json(temporary.resolve() / REFERENCE, {"checkpoint": checkpoint})
 
 
-def parameters(policy: Policy) -> int:
-    """Number of weights; tied weights count once."""
-    return sum(weight.numel() for weight in policy.model.parameters())
-
-
 def rotary_axes(model: hf.PreTrainedModel) -> int:
     """3 for models with multimodal rotary positions (time, height, width), 1 for the others."""
     return 3 if "mrope_section" in (model.config.get_text_config().rope_parameters or {}) else 1

@@ -115,7 +115,7 @@ Branch = tuple[str, str | None, bool]  # response, critique (None: the model wri
 
 def _fit(model: RewardModel, query: str, before: int, behind: int) -> None:
     """Refuse a response with its critique (`behind` tokens) that does not fit behind the question (`before` tokens)."""
-    most = reward.window(model.policy.model)
+    most = int(model.policy.model.config.get_text_config().max_position_embeddings)
     if before + behind > most:
         raise ValueError(
             f"Query {query!r}: {before} tokens of question and pictures and {behind} of a response and its critique "

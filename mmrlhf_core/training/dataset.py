@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from mmrlhf_core.data import graph, records
+from mmrlhf_core.data import annotated, records
 from mmrlhf_core.data.records import Pair, Query, Record, RecordError, Response, column
 from mmrlhf_core.models import prompts
 from mmrlhf_core.objectives import preference
@@ -106,7 +106,7 @@ def ranked_rows(
     for pair in pairs:
         _check_pair(pair, query_of, response_of, deltas)
     rows: dict[str, list[RankedRow]] = {part: [] for part in DATA_PARTS}
-    for name, group in graph.by_query(pairs).items():
+    for name, group in annotated.by_query(pairs).items():
         if len(parts := {pair.split for pair in group}) > 1:
             raise RecordError(f"The pairs of query {name!r} are in {', '.join(sorted(parts))}; put them in one part.")
         texts = {response: response_of[response].text for pair in group for response in (pair.chosen, pair.rejected)}

@@ -10,7 +10,8 @@ import pytest
 import reward_world as world
 import torch
 
-from mmrlhf_core.data.records import Pair
+from mmrlhf_core.data.annotated import Annotated
+from mmrlhf_core.data.records import Pair, Query
 from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
@@ -326,3 +327,13 @@ def test_names_below_a_figure_do_not_run_into_each_other():
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert len(boxes) == len(critiques.CRITIQUE_MEASURES)
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_parts_and_slices_of_annotated_queries():
+    topical = Annotated(Query("a", "?", "text", (), "long", topic="shapes-sand"), {}, {}, (Pair("a", "x", "y"),))
+    classed = Annotated(Query("b", "?", "text", (), "short"), {}, {}, (Pair("b", "x", "y", split="test"),))
+    data = [topical, classed]
+    assert reward_study.part(data, "test") == [classed]
+    assert reward_study.about(data, "shapes") == [topical]
+    assert reward_study.about(data, "short") == [classed]
+    assert reward_study.about(data, "long") == []
