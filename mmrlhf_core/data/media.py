@@ -1,4 +1,4 @@
-"""Pictures and clips from outside: found inside their folder, fully decoded, named by content.
+"""Read pictures and clips: check the path, decode every picture, hash its content.
 
 A clip is a folder of frames. Every error text is the kind of fault, a colon and the details.
 """

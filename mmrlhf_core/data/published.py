@@ -19,8 +19,8 @@ from mmrlhf_core.data.records import Pair, Query, Reject, Response
 from mmrlhf_core.data.rows import BadRow, SourceError
 
 MM_RLHF = ("id", "image", "images", "video", "prompt", "chosen", "rejected", "chosen_reason", "rejected_reason")
-FRAMES = "*"  # stands for all frames of a clip whose folder has not been looked into
-_SHARED = re.compile(r" @\d+$")  # ends the name of the second query of an id that two queries share
+FRAMES = "*"  # placeholder for the frames of a clip when no media folder is given
+_SHARED = re.compile(r" @\d+$")  # suffix of a second query with the same published id
 _REQUIRED = ("id", "prompt", "chosen", "rejected")
 _OPTIONAL = ("chosen_reason", "rejected_reason")
 _MEDIA = {"image": str, "images": list, "video": str}
@@ -196,7 +196,7 @@ def read(file: str | Path, folder: str | Path | None = None, max_reject_share: f
 def _finished(
     file: Path, gathering: _Gathering, rejects: dict[int, str], unread: Counter[str], max_reject_share: float
 ) -> Published:
-    """Everything about a file, once its share of unusable rows is known to be small."""
+    """The result of reading a file; too many unusable rows are an error."""
     pairs, total = tuple(gathering.pairs.values()), len(gathering.pairs) + len(rejects)
     if not total:
         raise SourceError(f"{file} holds no rows. Check the file.")

@@ -59,11 +59,7 @@ def remove(target: Path) -> None:
 
 @contextmanager
 def writing(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`, and rename it to `target` when the block succeeds.
-
-    The block creates a file or a folder at the yielded path. If the block raises, the temporary path is removed and
-    `target` is unchanged, so nobody ever reads a half-written file.
-    """
+    """Yield a path for a new file or folder, and rename it to `target` if the block succeeds; else change nothing."""
     target = path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))

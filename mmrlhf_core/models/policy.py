@@ -25,10 +25,7 @@ class PolicyError(ValueError):
 
 
 def locate(name: str) -> Path:
-    """The folder of a checkpoint: a local folder, or that of a hub id in the local cache (the network is not used).
-
-    A folder written by `refer` leads to the checkpoint it names.
-    """
+    """Folder of a checkpoint: a folder, a hub id in the local cache (no network), or what `refer` points to."""
     folder = storage.path(name)
     if name and (folder / REFERENCE).is_file():
         target = storage.read_object(folder / REFERENCE, ("checkpoint",))["checkpoint"]

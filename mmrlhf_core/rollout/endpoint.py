@@ -191,8 +191,7 @@ def ask_all(
 ) -> list[Answer | NoAnswer]:
     """Answers in the order of the conversations, at most `concurrency` requests at a time.
 
-    Where a request got no answer, its NoAnswer stands in the list. `seeds`, if given, holds one seed per conversation.
-    An endpoint that cannot be used at all (wrong key, unknown model) is an EndpointError, and no more is sent.
+    A request without an answer gives its NoAnswer; an endpoint that cannot be used at all is an EndpointError.
     """
     _connect(endpoint)
     stop = threading.Event()

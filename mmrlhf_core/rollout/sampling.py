@@ -1,10 +1,8 @@
 """Several answers of a policy to each query, stored as they come.
 
-Each query is a batch of its own: its prompt is read once, the cache is repeated n times, and answer j draws from the
-stream of (seed, query, j). So only the query decides the shapes of all tensors, and on one machine, with the same
-libraries and threads, batch size, order, the other queries and interruptions change no bit of an answer. Another n
-may change the last bits of the logits: to get fewer answers, take the first ones of eight. A server behind an endpoint
-gets a seed for each answer. Its answers are stored, but the same request may give other words the next time.
+Each query is a batch of its own, and answer j draws from the stream of (seed, query, j): order, other queries and
+interruptions do not change an answer. A different n can change rounding: for fewer answers, take the first of eight.
+A server gets a seed for each answer but may still answer differently the next time; its answers are stored.
 """
 
 import json

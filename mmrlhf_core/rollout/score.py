@@ -177,7 +177,7 @@ def _scores(
 
 
 def _batch(model: RewardModel, batch: Sequence[Work], how: CritiqueDecoding, cache: TowerCache) -> list[list[Scored]]:
-    """The records of a few queries. Either all of them bring critiques, or all need some."""
+    """The records of a few queries. Critiques are given for all of these queries or for none."""
     written = batch[0].critiques is None and model.form.critique
     branches = _written(model, batch, how, cache) if written else [_given(work) for work in batch]
     scores = _scores(model, batch, branches, cache)

@@ -45,10 +45,7 @@ class RankedRow(Record):
         cls, query: records.Query, texts: Mapping[Any, str], pairs: Sequence[tuple[Any, Any]],
         margins: Sequence[float] = (),
     ) -> "RankedRow":  # fmt: skip
-        """A query with those of its `texts` (by any key) that are in some (better, worse) pair; if none is, the first.
-
-        `margins` holds a δ for each pair, or nothing.
-        """
+        """A row with the texts that occur in `pairs` (keys of `texts`, better first); without pairs, the first text."""
         used = list(dict.fromkeys(key for pair in pairs for key in pair)) or list(texts)[:1]
         place = {key: number for number, key in enumerate(used)}
         responses = tuple(texts[key] for key in used)
@@ -86,7 +83,7 @@ def _check_pair(
             owner = f"a response to {responses[name].query!r}" if name in responses else "not among the responses"
             raise RecordError(f"A pair of query {pair.query!r} names {name!r}, which is {owner}. Annotate again.")
     if pair.split not in DATA_PARTS:
-        raise RecordError(f"A pair of query {pair.query!r} is in no part; give each one of {', '.join(DATA_PARTS)}.")
+        raise RecordError(f"A pair of query {pair.query!r} has no split; give each one of {', '.join(DATA_PARTS)}.")
     if (pair.query, pair.chosen, pair.rejected) not in deltas:
         raise ValueError(
             f"The pair of {pair.chosen!r} over {pair.rejected!r} of query {pair.query!r} has no margin. Score all "
@@ -192,7 +189,7 @@ class Filled:
 
 
 def _pair_weights(query_of_pair: Tensor, counts: Tensor, weighting: str) -> Tensor:
-    """1 for every pair that counts, or one over the query's number of such pairs. [B], bool [B] → [B]."""
+    """Weight 1 for each counted pair, or 1/n where the query has n counted pairs. [B], bool [B] → [B]."""
     weights = counts.double()
     if weighting == "pair":
         return weights
