@@ -13,8 +13,9 @@ from tqdm import tqdm
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
-from mmrlhf_core.rollout import endpoint, generate
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
+from mmrlhf_core.rollout import generate
+from mmrlhf_study.annotation import endpoint
+from mmrlhf_study.annotation.endpoint import Answer, Endpoint, NoAnswer
 from mmrlhf_study.annotation.pairs import dense_ranks
 from mmrlhf_study.annotation.records import SCALES, Judgement
 from mmrlhf_study.miniworld import claims, truth

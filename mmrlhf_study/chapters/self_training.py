@@ -19,13 +19,12 @@ import transformers as hf
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Query, Record, Response, column
 from mmrlhf_core.models import policy, prompts
-from mmrlhf_core.rollout import generate, sampling
-from mmrlhf_core.rollout.endpoint import Endpoint
-from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
+from mmrlhf_core.rollout import generate
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
-from mmrlhf_study.chapters import answer_scores
-from mmrlhf_study.chapters.answer_scores import Rated
+from mmrlhf_study.annotation import sampling
+from mmrlhf_study.annotation.endpoint import Endpoint
+from mmrlhf_study.annotation.sampling import Rated, SampledAnswers, Sampling
 from mmrlhf_study.chapters.experiment import RUNS_FOLDER, Arm, Experiment
 from mmrlhf_study.miniworld import annotators
 
@@ -247,7 +246,7 @@ class SelfTraining:
             raise ValueError(f"Arm {arm!r} has no reward model; there are {', '.join(self.rewards)}, truth and random.")
         own = self.training.job
         where = (own.media, own.frames, self.critique_tokens, f"{self.folder}/scores")
-        return answer_scores.rate(self.rewards[arm], queries, answers, *where, desc=arm * shown)
+        return sampling.rate(self.rewards[arm], queries, answers, *where, desc=arm * shown)
 
     def signal(
         self, arm: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], seed: int, shown: bool = True

@@ -6,9 +6,9 @@ import pytest
 from tiny_policies import ASKED, SIZE, WORDS
 
 from mmrlhf_core.models.prompts import Prompt
-from mmrlhf_core.rollout import endpoint, generate
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
-from mmrlhf_study.annotation import judge
+from mmrlhf_core.rollout import generate
+from mmrlhf_study.annotation import endpoint, judge
+from mmrlhf_study.annotation.endpoint import Answer, Endpoint, NoAnswer
 from mmrlhf_study.annotation.records import SCALES
 from mmrlhf_study.miniworld import miniature
 

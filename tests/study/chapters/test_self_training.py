@@ -12,9 +12,9 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.data.records import Pair, Response
 from mmrlhf_core.models import policy, reward
 from mmrlhf_core.rollout import generate
-from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
+from mmrlhf_study.annotation.sampling import SampledAnswers, Sampling
 from mmrlhf_study.chapters import self_training
 from mmrlhf_study.chapters.experiment import Experiment
 from mmrlhf_study.chapters.self_training import PAIR_CHOICES, Chosen, Condition, SelfTraining

@@ -12,8 +12,8 @@ import pytest
 from chat_server import reply, serving
 from PIL import Image
 
-from mmrlhf_core.rollout import endpoint
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, EndpointError, NoAnswer
+from mmrlhf_study.annotation import endpoint
+from mmrlhf_study.annotation.endpoint import Answer, Endpoint, EndpointError, NoAnswer
 
 RAW = {  # what comes back when a question is one of these words
     "text": (200, b"no json at all", {}),
@@ -216,6 +216,6 @@ def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
 
 
 def test_the_openai_package_is_imported_only_to_send():
-    code = "import sys, mmrlhf_core.rollout.endpoint; sys.exit('openai' in sys.modules)"
+    code = "import sys, mmrlhf_study.annotation.endpoint; sys.exit('openai' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

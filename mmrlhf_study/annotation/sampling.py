@@ -1,4 +1,4 @@
-"""Several answers of a policy to each query, stored as they come.
+"""Several answers of a policy to each query, and a reward model's scores of them; both are stored as they come.
 
 Each query is a batch of its own, and answer j draws from the stream of (seed, query, j): order, other queries and
 interruptions do not change an answer. A different n can change rounding: for fewer answers, take the first of eight.
@@ -15,14 +15,16 @@ from tqdm import tqdm
 
 from mmrlhf_core.data import rows, storage
 from mmrlhf_core.data.records import Query, Record, RecordError, column
-from mmrlhf_core.models import policy, prompts
+from mmrlhf_core.models import policy, prompts, reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
-from mmrlhf_core.rollout import endpoint, generate
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
+from mmrlhf_core.rollout import generate, score
+from mmrlhf_core.rollout.score import CritiqueDecoding, Scored, Work
+from mmrlhf_study.annotation import endpoint
+from mmrlhf_study.annotation.endpoint import Answer, Endpoint, NoAnswer
 
 MOST_ANSWERS = 8  # answers to one query, the paper's default and maximum
-TOGETHER = 32  # queries that are sent to a server between two writes
+TOGETHER = 32  # queries that are sent to a server, or scored, between two writes
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Ledger(Generic[Kept]):
         self.entries[key] = record
 
 
-def ledger_file(folder: str, settings: str) -> str:
+def _file(folder: str, settings: str) -> str:
     """The ledger's file for these settings."""
     return f"{folder}/{storage.sha256_bytes(settings.encode())[:16]}.jsonl"
 
@@ -106,7 +108,7 @@ def place(source: str | Endpoint) -> str:
     return storage.sha256_tree(policy.locate(source))
 
 
-def content(query: Query, media: str | Path) -> str:
+def _content(query: Query, media: str | Path) -> str:
     """SHA-256 of the query's name and of everything that a policy is shown of the query."""
     files = [storage.sha256_file(storage.inside(storage.path(media), path)) for path in query.media]
     return storage.sha256_bytes("\0".join([query.id, query.prompt, query.modality, *files]).encode())
@@ -171,10 +173,10 @@ def draw(
     reads them without loading the model. Another checkpoint, setting, question or picture gives new answers. With a
     blank `desc` there is no progress bar.
     """
-    keys = {query.id: content(query, media) for query in queries}
+    keys = {query.id: _content(query, media) for query in queries}
     if len(keys) != len(queries):
         raise ValueError(f"{len(queries)} queries have only {len(keys)} different ids; give each its own.")
-    ledger = Ledger(ledger_file(folder, f"{place(source)} {asdict(how)} {frames}"), SampledAnswers)
+    ledger = Ledger(_file(folder, f"{place(source)} {asdict(how)} {frames}"), SampledAnswers)
     if missing := [query for query in queries if keys[query.id] not in ledger.entries]:
         if isinstance(source, Endpoint):
             answers = _remote(source, missing, media, frames, how, folder)
@@ -183,3 +185,53 @@ def draw(
         for record in tqdm(answers, desc=desc, unit="query", total=len(missing), disable=not desc):
             ledger.add(keys[record.query], record)
     return [ledger.entries[keys[query.id]] for query in queries]
+
+
+# ---------------------------------------------------------------- scores
+
+
+@dataclass(frozen=True, slots=True)
+class Rated(Record):
+    """A reward model's scores of the answers to one query; equal answers share theirs."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    scores: tuple[float, ...] = column("score of each answer")
+    critiques: tuple[str, ...] = column("the critique behind each; blank for a model that writes none")
+    tokens: tuple[int, ...] = column("tokens of each answer with what stands around it and its critique")
+    model: str = column("SHA-256 of the reward model's folder", "")
+
+
+def _rated(model: reward.RewardModel, work: Work, scored: Sequence[Scored]) -> Rated:
+    """The scores of one query in the order of its answers, with the tokens that each took."""
+    processor, critiques = model.policy.processor, tuple(one.critiques[0] for one in scored)
+    openings = (reward.opening(processor, model.form, work.prompt, text) for text in work.responses.values())
+    written = (prompts.answer_ids(processor, critique) for critique in critiques)
+    tokens = tuple(len(before) + len(behind) for before, behind in zip(openings, written, strict=True))
+    return Rated(work.query, tuple(one.score for one in scored), critiques, tokens, model.digest)
+
+
+def rate(
+    name: str, queries: Sequence[Query], answers: Sequence[SampledAnswers], media: str | Path, frames: int,
+    critique_tokens: int, folder: str, desc: str = "scores",
+) -> list[Rated]:  # fmt: skip
+    """Scores of answers by the reward model in folder `name`, after one greedy critique each; stored like answers."""
+    ledger = Ledger(_file(folder, f"{place(name)} {critique_tokens} {frames}"), Rated)
+    keys = [
+        storage.sha256_bytes("\0".join([_content(query, media), *one.texts]).encode())
+        for query, one in zip(queries, answers, strict=True)
+    ]
+    missing = [number for number, key in enumerate(keys) if key not in ledger.entries]
+    how = CritiqueDecoding(max_new_tokens=critique_tokens)
+    model: reward.RewardModel | None = None
+    for start in range(0, len(missing), TOGETHER):
+        model = model or reward.load(name)
+        chosen, work = missing[start : start + TOGETHER], []
+        for number in chosen:
+            texts = {str(j): text for j, text in enumerate(answers[number].texts)}
+            work.append(Work(queries[number].id, prompts.of_query(queries[number], media, frames), texts))
+        scored = score.score(model, work, how, desc=desc and f"{desc} {start + len(chosen)}/{len(missing)}")
+        for number, one in zip(chosen, work, strict=True):
+            ledger.add(keys[number], _rated(model, one, [entry for entry in scored if entry.query == one.query]))
+    return [ledger.entries[key] for key in keys]

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from self_answers import always, ask, save_policy
 
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.models import policy
-from mmrlhf_core.rollout import generate, sampling
-from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
-from mmrlhf_core.rollout.sampling import Ledger, SampledAnswers, Sampling
+from mmrlhf_core.models import policy, reward
+from mmrlhf_core.rollout import generate
+from mmrlhf_study.annotation import sampling
+from mmrlhf_study.annotation.endpoint import Endpoint, NoAnswer
+from mmrlhf_study.annotation.sampling import Ledger, SampledAnswers, Sampling
 
 HOW = Sampling(n=3, max_new_tokens=6, seed=5)
 
@@ -217,3 +218,23 @@ def test_lines_of_another_kind_are_no_entries(tmp_path):
     odd += [{"key": ["d"], "value": asdict(RECORD)}, {"key": "e", "value": asdict(RECORD) | {"seed": "5"}}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, odd)) + "\nnonsense\n")
     assert Ledger(tmp_path / "a.jsonl", SampledAnswers).entries == {}
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_scores_follow_their_answers_and_are_kept(base, queries, tmp_path, monkeypatch):
+    reward.save(tmp_path / "reward", reward.create(policy.load(base), seed=3))
+    texts = [("a red circle .", "", "a red circle ."), ("no .", "yes .", "at b3 a red circle ."), ("no .",) * 3]
+    answers = [SampledAnswers(q.id, t, (1,) * 3, (True,) * 3) for q, t in zip(queries, texts, strict=True)]
+    where = (tmp_path / "media", 2, 5, str(tmp_path / "ledger"))
+    rated = sampling.rate(str(tmp_path / "reward"), queries, answers, *where)
+    assert [one.query for one in rated] == [query.id for query in queries]
+    assert rated[0].scores[0] == rated[0].scores[2] != rated[0].scores[1]
+    assert len(set(rated[1].scores)) == 3
+    assert len(set(rated[2].scores)) == 1
+    assert all(count > 0 for one in rated for count in one.tokens)
+    assert rated[0].tokens[1] < rated[0].tokens[0] + 5
+    monkeypatch.setattr(reward, "load", lambda name: pytest.fail("loaded for nothing"))
+    assert sampling.rate(str(tmp_path / "reward"), queries, answers, *where) == rated
+    assert sampling.rate(str(tmp_path / "reward"), queries[::-1], answers[::-1], *where) == rated[::-1]
