@@ -25,8 +25,8 @@ def root() -> Path:
 
 
 def path(relative: str | Path) -> Path:
-    """`relative` inside the project folder; an absolute path is unchanged."""
-    return root() / relative
+    """`relative` inside the project folder; an absolute path is unchanged, also outside a project."""
+    return Path(relative) if Path(relative).is_absolute() else root() / relative
 
 
 def inside(folder: str | Path, relative: str) -> Path:

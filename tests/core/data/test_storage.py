@@ -22,6 +22,7 @@ def test_root_is_found_from_below_and_named_when_absent(project, monkeypatch, tm
     assert storage.root() == project
     assert storage.path("data/x") == project / "data/x"
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert storage.path(project / "x") == project / "x"
     with pytest.raises(ValueError, match=r"No dvc\.yaml at or above"):
         storage.root()
 
