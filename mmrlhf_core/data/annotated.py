@@ -72,10 +72,8 @@ def _check(query: str, pairs: Sequence[Pair], texts: Mapping[str, str]) -> None:
     """Refuse pairs of one query that name unknown responses or lie in several parts of the data."""
     missing = {name for pair in pairs for name in (pair.chosen, pair.rejected)} - texts.keys()
     if missing or len(parts := {pair.split for pair in pairs}) > 1:
-        problem = (
-            f"name {sorted(missing)}, which are no responses to it" if missing else f"lie in parts {sorted(parts)}"
-        )
-        raise ValueError(f"The pairs of query {query!r} {problem}. Make pairs and responses in one run.")
+        problem = f"name {sorted(missing)}, which it does not have" if missing else f"lie in parts {sorted(parts)}"
+        raise ValueError(f"The pairs of query {query!r} {problem}. Take pairs and responses from the same run.")
 
 
 def _ties(ranking: Ranking, texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -52,7 +52,7 @@ def _row(row: Any) -> _Usable:
     if usable["chosen"] == usable["rejected"]:
         raise BadRow("no preference: chosen and rejected are the same text")
     if _SHARED.search(usable["id"]):
-        raise BadRow(f"reserved id: {usable['id']!r} ends like the name of a second query")
+        raise BadRow(f"reserved id: {usable['id']!r} has the ending ' @<number>', which marks repeated ids")
     return usable
 
 

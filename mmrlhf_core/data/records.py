@@ -119,9 +119,9 @@ class Query(Record):
     category: str = column("question class of the paper; blank while unknown", "", allowed=CATEGORIES)
     answer: str = column("reference answer; blank when there is none", "")
     source: str = column("pool the query comes from", "")
-    group: str = column("picture group: queries that share a picture share it, and no split cuts one", "")
+    group: str = column("picture group, shared by all queries with the same picture; a group lies in one split", "")
     topic: str = column("what the query is about in the words of its pool; blank when it has none", "")
-    plant: str = column("id of the query this one is a planted near-duplicate of; blank for originals", "")
+    plant: str = column("for a planted near-duplicate, id of its original; otherwise blank", "")
 
     def _check(self) -> None:
         least, most = MODALITIES[self.modality]

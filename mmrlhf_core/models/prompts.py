@@ -96,7 +96,7 @@ def refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
     marks = {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
     for mark in sorted(marks | {_SLOT}):
         if mark in text:
-            raise ValueError(f"The {what} holds {mark!r}, a mark of the chat template. Write it in another way.")
+            raise ValueError(f"The {what} contains the special token {mark!r}. Remove it.")
 
 
 def critique_frame(processor: hf.ProcessorMixin, prompt: Prompt, wording: Wording) -> tuple[str, list[int]]:
