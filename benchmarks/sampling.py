@@ -25,8 +25,8 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import prompts
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
-from mmrlhf_core.rollout import sampling
-from mmrlhf_core.rollout.sampling import Sampling
+from mmrlhf_study.annotation import sampling
+from mmrlhf_study.annotation.sampling import Sampling
 
 OUT = "reports/benchmarks/sampling.json"
 P, R, N, ROUNDS, SIDE = 1000, 32, 8, 5, 352

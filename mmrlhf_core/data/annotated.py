@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from mmrlhf_core.data import graph, records
+from mmrlhf_core.data import records
 from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 
 REASON_KINDS = ("raw", "expanded")  # the annotator's own words, and the same written out in full
@@ -34,6 +34,14 @@ class Annotated:
         return {response: getattr(self.critiques.get(response), name, "") for response in self.responses}
 
 
+def by_query(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each query, in order."""
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[pair.query].append(pair)
+    return dict(groups)
+
+
 def gather(
     queries: Iterable[Query], responses: Iterable[Response], critiques: Iterable[Critique], pairs: Iterable[Pair],
     rankings: Iterable[Ranking] = (),
@@ -46,7 +54,7 @@ def gather(
     for critique in critiques:
         reasons[critique.query][critique.response] = critique
     panel = {ranking.query: ranking for ranking in rankings if ranking.annotator == "panel"}
-    groups, gathered = graph.by_query(pairs), []
+    groups, gathered = by_query(pairs), []
     for query in queries:
         if group := groups.pop(query.id, []):
             own = texts[query.id]
@@ -64,10 +72,8 @@ def _check(query: str, pairs: Sequence[Pair], texts: Mapping[str, str]) -> None:
     """Refuse pairs of one query that name unknown responses or lie in several parts of the data."""
     missing = {name for pair in pairs for name in (pair.chosen, pair.rejected)} - texts.keys()
     if missing or len(parts := {pair.split for pair in pairs}) > 1:
-        problem = (
-            f"name {sorted(missing)}, which are no responses to it" if missing else f"lie in parts {sorted(parts)}"
-        )
-        raise ValueError(f"The pairs of query {query!r} {problem}. Make pairs and responses in one run.")
+        problem = f"name {sorted(missing)}, which it does not have" if missing else f"lie in parts {sorted(parts)}"
+        raise ValueError(f"The pairs of query {query!r} {problem}. Take pairs and responses from the same run.")
 
 
 def _ties(ranking: Ranking, texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -80,13 +86,3 @@ def read(folder: str | Path) -> list[Annotated]:
     """The annotated queries in the files of an annotation campaign."""
     kinds = {"queries": Query, "responses": Response, "critiques": Critique, "pairs": Pair, "rankings": Ranking}
     return gather(*(records.read(Path(folder) / f"{name}.parquet", kind) for name, kind in kinds.items()))
-
-
-def part(data: Iterable[Annotated], split: str) -> list[Annotated]:
-    """The queries of one part of the data."""
-    return [item for item in data if item.split == split]
-
-
-def about(data: Iterable[Annotated], slice_: str) -> list[Annotated]:
-    """The queries whose topic (or class, where they have no topic) begins with `slice_`."""
-    return [item for item in data if (item.query.topic or item.query.category).startswith(slice_)]

@@ -1,4 +1,4 @@
-"""Pictures and clips from outside: found inside their folder, fully decoded, named by content.
+"""Read pictures and clips: check the path, decode every picture, hash its content.
 
 A clip is a folder of frames. Every error text is the kind of fault, a colon and the details.
 """
@@ -6,7 +6,7 @@ A clip is a folder of frames. Every error text is the kind of fault, a colon and
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,6 @@ from mmrlhf_core.data import storage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000  # width x height; a larger picture is refused before it is decoded
-EMBEDDED = "embedded"  # folder below the media folder for pictures that came as bytes
 
 
 class MediaError(ValueError):
@@ -25,11 +24,11 @@ class MediaError(ValueError):
 
 
 class Picture(NamedTuple):
-    """A decoded picture: its path inside the media folder, its content hash, and its bytes if they were embedded."""
+    """A decoded picture: its path inside the media folder, its content hash, and its bytes where no file holds it."""
 
     path: str
     digest: str
-    data: bytes | None
+    data: bytes | None = None
 
 
 def natural(path: Path) -> tuple[list[str | int], str]:
@@ -83,22 +82,7 @@ def stored(media: Path, relative: str) -> Picture:
     if not target.is_file():
         raise MediaError(f"not a picture file: {relative!r}")
     decode(target, repr(relative))
-    return Picture(target.relative_to(media.resolve()).as_posix(), storage.sha256_file(target), None)
-
-
-def embedded(data: bytes) -> Picture:
-    """A picture that came as bytes; its name is its content. `keep` writes it."""
-    digest = storage.sha256_bytes(data)
-    kind = decode(io.BytesIO(data), "embedded bytes")
-    return Picture(f"{EMBEDDED}/{digest[:2]}/{digest}.{kind}", digest, data)
-
-
-def keep(media: Path, pictures: Iterable[Picture]) -> None:
-    """Write those pictures into the media folder that came as bytes."""
-    for picture in pictures:
-        if picture.data is not None and not (media / picture.path).exists():
-            with storage.writing(media.resolve() / picture.path) as temporary:
-                temporary.write_bytes(picture.data)
+    return Picture(target.relative_to(media.resolve()).as_posix(), storage.sha256_file(target))
 
 
 def frames(media: Path, relative: str) -> list[str]:

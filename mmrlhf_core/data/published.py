@@ -1,4 +1,4 @@
-"""The published preference files, both ways, and the files other trainers load.
+"""The published preference files, read as queries, responses and pairs.
 
 A published row is one pair: `id`, `prompt`, `chosen`, `rejected`, their reasons, and `image`, `images` (several) or
 `video` (a folder of frames). Rows with the same id, media and prompt are one query; its distinct texts are its
@@ -7,7 +7,7 @@ responses, its rows a preference graph. The class of a question is the first com
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mmrlhf_core.data import media, records, rows, storage
-from mmrlhf_core.data.graph import Conflict, conflicts
 from mmrlhf_core.data.records import Pair, Query, Reject, Response
 from mmrlhf_core.data.rows import BadRow, SourceError
 
 MM_RLHF = ("id", "image", "images", "video", "prompt", "chosen", "rejected", "chosen_reason", "rejected_reason")
-VL_REWARD = ("id", "prompt", "chosen", "rejected", "image", "images", "video", "chosen_reason", "rejected_reason")
-FRAMES = "*"  # stands for all frames of a clip whose folder has not been looked into
-_SHARED = re.compile(r" @\d+$")  # ends the name of the second query of an id that two queries share
+FRAMES = "*"  # placeholder for the frames of a clip when no media folder is given
+_SHARED = re.compile(r" @\d+$")  # suffix of a second query with the same published id
 _REQUIRED = ("id", "prompt", "chosen", "rejected")
 _OPTIONAL = ("chosen_reason", "rejected_reason")
 _MEDIA = {"image": str, "images": list, "video": str}
@@ -30,13 +28,12 @@ _MEDIA = {"image": str, "images": list, "video": str}
 
 @dataclass(frozen=True)
 class Published:
-    """The content of one file: pairs in the order of its rows, and everything that is wrong with the file."""
+    """The content of one file: pairs in the order of its rows, and the rows that cannot be used."""
 
     queries: tuple[Query, ...]
     responses: tuple[Response, ...]
     pairs: tuple[Pair, ...]
     rejects: tuple[Reject, ...]
-    conflicts: tuple[Conflict, ...]
     rows: int
     unread: dict[str, int]  # keys that are not part of the format, and how many rows have them
 
@@ -55,7 +52,7 @@ def _row(row: Any) -> _Usable:
     if usable["chosen"] == usable["rejected"]:
         raise BadRow("no preference: chosen and rejected are the same text")
     if _SHARED.search(usable["id"]):
-        raise BadRow(f"reserved id: {usable['id']!r} ends like the name of a second query")
+        raise BadRow(f"reserved id: {usable['id']!r} has the ending ' @<number>', which marks repeated ids")
     return usable
 
 
@@ -199,7 +196,7 @@ def read(file: str | Path, folder: str | Path | None = None, max_reject_share: f
 def _finished(
     file: Path, gathering: _Gathering, rejects: dict[int, str], unread: Counter[str], max_reject_share: float
 ) -> Published:
-    """Everything about a file, once its share of unusable rows is known to be small."""
+    """The result of reading a file; too many unusable rows are an error."""
     pairs, total = tuple(gathering.pairs.values()), len(gathering.pairs) + len(rejects)
     if not total:
         raise SourceError(f"{file} holds no rows. Check the file.")
@@ -210,44 +207,16 @@ def _finished(
             f"{file.name}: {len(rejects)} of {total} rows are unusable, over the allowed share of "
             f"{max_reject_share:g}: {mostly}. Repair the file or raise the share."
         )
-    shared = [Conflict("shared id", query.id, ()) for query in gathering.queries.values() if _SHARED.search(query.id)]
     return Published(
         tuple(gathering.queries.values()),
         tuple(gathering.responses.values()),
         pairs,
         tuple(Reject(file.stem, file.name, number, reason[:300]) for number, reason in sorted(rejects.items())),
-        (*shared, *conflicts(pairs)),
         total,
         dict(sorted(unread.items())),
     )
 
 
-# ---------------------------------------------------------------- writing
-
-
 def original_id(query: str) -> str:
     """The id a query has in a published file."""
     return _SHARED.sub("", query)
-
-
-def lines(
-    queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair], keys: Sequence[str] = MM_RLHF
-) -> Iterator[dict[str, Any]]:
-    """The rows of a published file, one per pair, with the keys in the order `keys`."""
-    asked, said = {query.id: query for query in queries}, {response.id: response for response in responses}
-    for pair in pairs:
-        query = asked[pair.query]
-        paths = list(query.media)
-        shown: str | list[str] = paths if query.modality == "images" else "".join(paths[:1])
-        if query.modality == "video":
-            shown = str(Path(paths[0]).parent)
-        values = {
-            "id": original_id(query.id),
-            "prompt": query.prompt,
-            "chosen": said[pair.chosen].text,
-            "rejected": said[pair.rejected].text,
-            "chosen_reason": pair.chosen_reason,
-            "rejected_reason": pair.rejected_reason,
-            query.modality: shown,
-        }
-        yield {key: values[key] for key in keys if key in values}

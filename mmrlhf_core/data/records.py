@@ -7,7 +7,6 @@ meaning in one line. The Parquet columns come from these types alone. Nothing is
 import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -120,9 +119,9 @@ class Query(Record):
     category: str = column("question class of the paper; blank while unknown", "", allowed=CATEGORIES)
     answer: str = column("reference answer; blank when there is none", "")
     source: str = column("pool the query comes from", "")
-    group: str = column("picture group: queries that share a picture share it, and no split cuts one", "")
+    group: str = column("picture group, shared by all queries with the same picture; a group lies in one split", "")
     topic: str = column("what the query is about in the words of its pool; blank when it has none", "")
-    plant: str = column("id of the query this one is a planted near-duplicate of; blank for originals", "")
+    plant: str = column("for a planted near-duplicate, id of its original; otherwise blank", "")
 
     def _check(self) -> None:
         least, most = MODALITIES[self.modality]
@@ -180,15 +179,6 @@ class Ranking(Record):
             raise self._error("ranks", f"is {self.ranks}; ranks go 1, 2, 3 without a gap, and ties share one")
         if self.round < 0:
             raise self._error("round", f"is {self.round}; give 0 or more")
-
-    @property
-    def order(self) -> str:
-        """The paper's way to write it, by number of the response: `2>1=3>4`."""
-        rows = sorted(zip(self.ranks, range(1, len(self.ranks) + 1), strict=True))
-        text = str(rows[0][1])
-        for (rank, _), (next_rank, number) in pairwise(rows):
-            text += ("=" if rank == next_rank else ">") + str(number)
-        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ def root() -> Path:
 
 
 def path(relative: str | Path) -> Path:
-    """`relative` inside the project folder; an absolute path is unchanged."""
-    return root() / relative
+    """`relative` inside the project folder; an absolute path is unchanged, also outside a project."""
+    return Path(relative) if Path(relative).is_absolute() else root() / relative
 
 
 def inside(folder: str | Path, relative: str) -> Path:
@@ -59,11 +59,7 @@ def remove(target: Path) -> None:
 
 @contextmanager
 def writing(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`, and rename it to `target` when the block succeeds.
-
-    The block creates a file or a folder at the yielded path. If the block raises, the temporary path is removed and
-    `target` is unchanged, so nobody ever reads a half-written file.
-    """
+    """Yield a path for a new file or folder, and rename it to `target` if the block succeeds; else change nothing."""
     target = path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
@@ -78,14 +74,6 @@ def writing(target: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
-
-
-def require_writable(folder: str | Path) -> None:
-    """Raise an OSError now if nothing can be written in `folder`, which is created if missing."""
-    place = path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=place):
-        pass
 
 
 def write_text(target: str | Path, text: str) -> None:

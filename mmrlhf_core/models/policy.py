@@ -25,10 +25,7 @@ class PolicyError(ValueError):
 
 
 def locate(name: str) -> Path:
-    """The folder of a checkpoint: a local folder, or that of a hub id in the local cache (the network is not used).
-
-    A folder written by `refer` leads to the checkpoint it names.
-    """
+    """Folder of a checkpoint: a folder, a hub id in the local cache (no network), or what `refer` points to."""
     folder = storage.path(name)
     if name and (folder / REFERENCE).is_file():
         target = storage.read_object(folder / REFERENCE, ("checkpoint",))["checkpoint"]
@@ -77,11 +74,6 @@ def refer(folder: str | Path, checkpoint: str) -> None:
     with storage.writing(folder) as temporary:
         temporary.mkdir()
         storage.write_json(temporary.resolve() / REFERENCE, {"checkpoint": checkpoint})
-
-
-def parameters(policy: Policy) -> int:
-    """Number of weights; tied weights count once."""
-    return sum(weight.numel() for weight in policy.model.parameters())
 
 
 def rotary_axes(model: hf.PreTrainedModel) -> int:

@@ -52,17 +52,14 @@ def render(processor: hf.ProcessorMixin, prompt: Prompt) -> str:
 
 
 def encode(processor: hf.ProcessorMixin, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-    """Processor tensors of B prompts: `input_ids` and `attention_mask` [B, T], padded on the left, and the media.
-
-    Clips of one batch need equally many frames (`spread` gives them).
-    """
+    """Processor tensors of B prompts: `input_ids`, `attention_mask` [B, T], padded on the left; equally long clips."""
     return encode_rendered(processor, prompts, [render(processor, prompt) for prompt in prompts])
 
 
 def encode_rendered(
     processor: hf.ProcessorMixin, prompts: Sequence[Prompt], text: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """The same for texts in which the chat template and its media marks are already written out, one per prompt."""
+    """`encode` for prompts that are already rendered with the chat template."""
     media: dict[str, Any] = {}
     if images := [list(prompt.images) for prompt in prompts if prompt.images]:
         media["images"] = images
@@ -75,7 +72,7 @@ def encode_rendered(
 class Wording:
     """The words around question and response when a model is asked for a critique of the response.
 
-    Line ends stand around the response, so that its tokens are the same inside the whole text and alone.
+    Line breaks surround the response, so it has the same tokens in the prompt as alone.
     """
 
     before: str = ""
@@ -93,38 +90,21 @@ FULL = Wording(  # for models that read English: the task of the paper's critiqu
 _SLOT = "\x00response\x00"
 
 
-def _refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
-    """An error when a text holds marks of the template, which would end a turn or stand for a picture."""
+def refuse_marks(processor: hf.ProcessorMixin, text: str, what: str) -> None:
+    """Refuse special tokens in a text: they would end the turn or insert a picture."""
     tokenizer = processor.tokenizer
     marks = {*tokenizer.all_special_tokens, *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)}
     for mark in sorted(marks | {_SLOT}):
         if mark in text:
-            raise ValueError(f"The {what} holds {mark!r}, a mark of the chat template. Write it in another way.")
+            raise ValueError(f"The {what} contains the special token {mark!r}. Remove it.")
 
 
 def critique_frame(processor: hf.ProcessorMixin, prompt: Prompt, wording: Wording) -> tuple[str, list[int]]:
-    """The text in front of a response that is to be criticised, and the tokens between it and its critique."""
-    _refuse_marks(processor, prompt.text, "question")
+    """The text before the response, and the tokens between response and critique."""
+    refuse_marks(processor, prompt.text, "question")
     text = f"{wording.before}{prompt.text}{wording.between}{_SLOT}{wording.after}"
     head, tail = render(processor, replace(prompt, text=text)).split(_SLOT)
     return head, _tokens(processor, tail)
-
-
-RATINGS, COMPARED_PLACES = ("1", "2", "3", "4", "5"), ("1", "2")  # the answers to `rating` and to `comparison`
-
-
-def rating(processor: hf.ProcessorMixin, prompt: Prompt, response: str) -> Prompt:
-    """The question to an untrained judge about one response; the judge answers with one of `RATINGS`."""
-    _refuse_marks(processor, prompt.text + response, "question or response")
-    text = f"{prompt.text}\nresponse :\n{response}\nhow good is the response , from 1 ( bad ) to 5 ( good ) ?"
-    return replace(prompt, text=text)
-
-
-def comparison(processor: hf.ProcessorMixin, prompt: Prompt, first: str, second: str) -> Prompt:
-    """The question to an untrained judge about two responses; the judge answers with one of `PLACES`."""
-    _refuse_marks(processor, prompt.text + first + second, "question or response")
-    both = f"response 1 :\n{first}\nresponse 2 :\n{second}"
-    return replace(prompt, text=f"{prompt.text}\n{both}\nwhich response is better , 1 or 2 ?")
 
 
 def _tokens(processor: hf.ProcessorMixin, text: str) -> list[int]:
@@ -133,12 +113,12 @@ def _tokens(processor: hf.ProcessorMixin, text: str) -> list[int]:
 
 
 def literal(processor: hf.ProcessorMixin, text: str) -> list[int]:
-    """Tokens of a text of a model or a person: what looks like a mark of the template is text like all other."""
+    """Tokens of a written text; `<image>` and the like are tokenised as ordinary text."""
     return list(processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
 
 def after_media(processor: hf.ProcessorMixin, prompt: Prompt) -> list[int]:
-    """Tokens of a prompt behind its last media mark (all of them without media).
+    """Tokens after the last media token of a prompt; all tokens if it has no media.
 
     Media marks are special tokens and never merge with their neighbours, so these are the last tokens of `encode`.
     """

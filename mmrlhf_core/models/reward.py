@@ -19,7 +19,7 @@ from mmrlhf_core.data import storage
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.models.policy import Policy, PolicyError
 from mmrlhf_core.models.prompts import Prompt, Wording
-from mmrlhf_core.ranked.batch import RankedQuery
+from mmrlhf_core.ranked.batch import RankedQuery, split_inputs
 
 HEAD, FORM = "score.safetensors", "score.json"
 
@@ -93,9 +93,7 @@ def opening(processor: hf.ProcessorMixin, form: Form, prompt: Prompt, response: 
 def encode_prompt(processor: hf.ProcessorMixin, form: Form, prompt: Prompt) -> tuple[Tensor, dict[str, Tensor]]:
     """Tokens [P] of pictures and question, up to where a response begins, and the media tensors."""
     head, _ = prompts.critique_frame(processor, prompt, form.wording)
-    batch = prompts.encode_rendered(processor, [prompt], [head])
-    skip = ("input_ids", "attention_mask", "mm_token_type_ids")
-    return batch["input_ids"][0], {name: torch.as_tensor(value) for name, value in batch.items() if name not in skip}
+    return split_inputs(prompts.encode_rendered(processor, [prompt], [head]))
 
 
 def encode_branches(
@@ -141,11 +139,6 @@ def score_places(targets: Tensor, response_of: Tensor, places: Tensor, responses
         )
     passed = ends.cumsum(0) - (counts.cumsum(0) - counts)[response_of]
     return places[ends & (passed == form.before + 1)] + len(form.newline)
-
-
-def window(model: hf.PreTrainedModel) -> int:
-    """Most tokens the model has positions for."""
-    return int(model.config.get_text_config().max_position_embeddings)
 
 
 # ---------------------------------------------------------------- folders

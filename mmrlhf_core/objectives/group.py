@@ -41,7 +41,7 @@ def preference_reward(s_w: Tensor, s_l: Tensor) -> Tensor:
 
 
 def _scores(judgements: Tensor, complete: Tensor) -> Tensor:
-    """Mean of y_i's readable judgements against other complete responses; 0 where there is none. [n, n, m] → [n]."""
+    """Mean of the readable scores of y_i against other complete responses; 0 if there is none. [n, n, m] → [n]."""
     others = ~torch.eye(len(complete), dtype=torch.bool, device=complete.device)
     usable = (complete[:, None] & complete[None, :] & others)[..., None] & ~judgements.isnan()
     return torch.where(usable, judgements, 0).sum((1, 2)) / usable.sum((1, 2)).clamp(min=1)

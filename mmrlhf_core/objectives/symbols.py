@@ -12,7 +12,7 @@ SYMBOLS: dict[str, tuple[str, str]] = {
     "ref_logp_l": ("log π_ref(y_l|x)", "the reference's log-probability of the rejected response, [B]"),
     "length_w": ("|y_w|", "tokens of the chosen response, at least 1, [B]"),
     "length_l": ("|y_l|", "tokens of the rejected response, at least 1, [B]"),
-    "h": ("h_θ", "the bracket of eq. 4: log-ratio of the chosen less log-ratio of the rejected, [B]"),
+    "h": ("h_θ", "the bracket of eq. 4: log-ratio of the chosen minus log-ratio of the rejected, [B]"),
     "beta": ("β", "inverse temperature of the implicit reward, > 0, one number or [B]"),
     "beta_ori": ("β_ori", "β before scaling, > 0; the paper uses 0.1"),
     "reward_margin": ("δ", "reward model's r(y_w) − r(y_l), finite, [B]"),

@@ -1,9 +1,8 @@
 """Attention with exactly the structure of a ranked tree, through transformers' attention interface.
 
-A token attends to the tokens before it in its own prefix and in its own response; never to a sibling response, another
-query, or padding. Each query is two calls of scaled dot-product attention: the prefix with itself (causal), and
-the responses with prefix and responses under a mask, so no T × T mask is ever built. On CUDA with Triton the same
-rule is one FlexAttention block mask.
+A token attends to the tokens before it in its own prefix and in its own response. Each query is two calls of scaled
+dot-product attention: the prefix with itself (causal), and the responses with prefix and responses under a mask. No
+T × T mask is built. On CUDA with Triton the same rule is one FlexAttention block mask.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from mmrlhf_core.models import prompts
+
 
 @dataclass(frozen=True)
 class RankedQuery:
@@ -55,9 +57,7 @@ def split_inputs(inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor
 
 def encode_response(processor: ProcessorMixin, text: str) -> Tensor:
     """Token ids [R] of a response and the end token. Text that looks like a special token stays text."""
-    tokenizer = processor.tokenizer
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-    return torch.tensor([*ids, tokenizer.eos_token_id])
+    return torch.tensor(prompts.answer_ids(processor, text))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _prefix_positions(model: PreTrainedModel, ids: Tensor, media: dict[str, Tens
 
 
 def positions(model: PreTrainedModel, tree: Tree) -> Tensor:
-    """Rotary positions [1, T], or [3, 1, T] for M-RoPE: every response restarts behind the largest of its prefix."""
+    """Rotary positions [1, T], or [3, 1, T] for M-RoPE: every response continues after the largest of its prefix."""
     if model.config.model_type != "qwen2_5_vl":
         before = torch.tensor((*tree.prefix_lengths, 0), device=tree.ids.device)[tree.query_of]
         return (tree.offset + before * (tree.branch_of > 0))[None]
@@ -96,8 +96,7 @@ def response_logps(
 ) -> Logps:
     """Log-probabilities of all responses of a batch under `model`, equal to those of separate full sequences.
 
-    Sums are taken and kept in float64. log π(y|x) of a long response is in the thousands, where one step of fp32 is
-    1e-4; a loss takes the difference of four such numbers, and its gradient would carry that rounding.
+    Sums are in float64: a loss takes the difference of four numbers in the thousands, where one step of fp32 is 1e-4.
     """
     states = hidden_states(model, tree, cache)
     head = model.get_output_embeddings()

@@ -115,7 +115,7 @@ Branch = tuple[str, str | None, bool]  # response, critique (None: the model wri
 
 def _fit(model: RewardModel, query: str, before: int, behind: int) -> None:
     """Refuse a response with its critique (`behind` tokens) that does not fit behind the question (`before` tokens)."""
-    most = reward.window(model.policy.model)
+    most = int(model.policy.model.config.get_text_config().max_position_embeddings)
     if before + behind > most:
         raise ValueError(
             f"Query {query!r}: {before} tokens of question and pictures and {behind} of a response and its critique "
@@ -177,7 +177,7 @@ def _scores(
 
 
 def _batch(model: RewardModel, batch: Sequence[Work], how: CritiqueDecoding, cache: TowerCache) -> list[list[Scored]]:
-    """The records of a few queries. Either all of them bring critiques, or all need some."""
+    """The records of a few queries. Critiques are given for all of these queries or for none."""
     written = batch[0].critiques is None and model.form.critique
     branches = _written(model, batch, how, cache) if written else [_given(work) for work in batch]
     scores = _scores(model, batch, branches, cache)

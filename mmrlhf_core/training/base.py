@@ -1,8 +1,4 @@
-"""What every trainer here adds to `transformers.Trainer`: arguments, a progress bar, and checkpoints that resume.
-
-A checkpoint counts only when it is whole: its last file is `complete.json`, written after every process has written
-its own part.
-"""
+"""What every trainer here adds to `transformers.Trainer`: arguments, a progress bar, and checkpoints that resume."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,10 +22,7 @@ def check_choice(name: str, given: str, allowed: Iterable[str]) -> None:
 
 
 def arguments(folder: str | Path, **given: Any) -> hf.TrainingArguments:
-    """`TrainingArguments` for the trainers here; what is given replaces the defaults.
-
-    Batches keep all their columns, NaN losses are not filtered, and reporting is off by default.
-    """
+    """`TrainingArguments` for the trainers here: all columns kept, NaN losses not filtered, by default no reports."""
     fixed = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "label_names": []}
     defaults = {"report_to": [], "logging_steps": 10, "save_strategy": "no", "ddp_find_unused_parameters": False}
     defaults |= {"dataloader_pin_memory": torch.cuda.is_available()}

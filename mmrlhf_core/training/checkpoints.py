@@ -52,8 +52,7 @@ def check_layout(saved: dict[str, Any], layout: str, processes: int) -> None:
 def load_weights(model: Any, folder: str | Path) -> None:
     """Load a checkpoint's weights into a running model.
 
-    A checkpoint of an image-text model uses the names of the published checkpoints, not those of the running model:
-    transformers 5.23 silently resumes it without restoring any weight. `from_pretrained` knows both names.
+    Checkpoints use other names than the running model; `Trainer` (5.23) silently restores none, `from_pretrained` all.
     """
     saved = type(model).from_pretrained(folder, dtype=model.dtype)
     model.load_state_dict(saved.state_dict())

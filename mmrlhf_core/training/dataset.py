@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from mmrlhf_core.data import graph, records
+from mmrlhf_core.data import annotated, records
 from mmrlhf_core.data.records import Pair, Query, Record, RecordError, Response, column
 from mmrlhf_core.models import prompts
 from mmrlhf_core.objectives import preference
@@ -45,10 +45,7 @@ class RankedRow(Record):
         cls, query: records.Query, texts: Mapping[Any, str], pairs: Sequence[tuple[Any, Any]],
         margins: Sequence[float] = (),
     ) -> "RankedRow":  # fmt: skip
-        """A query with those of its `texts` (by any key) that are in some (better, worse) pair; if none is, the first.
-
-        `margins` holds a δ for each pair, or nothing.
-        """
+        """A row with the texts that occur in `pairs` (keys of `texts`, better first); without pairs, the first text."""
         used = list(dict.fromkeys(key for pair in pairs for key in pair)) or list(texts)[:1]
         place = {key: number for number, key in enumerate(used)}
         responses = tuple(texts[key] for key in used)
@@ -86,29 +83,12 @@ def _check_pair(
             owner = f"a response to {responses[name].query!r}" if name in responses else "not among the responses"
             raise RecordError(f"A pair of query {pair.query!r} names {name!r}, which is {owner}. Annotate again.")
     if pair.split not in DATA_PARTS:
-        raise RecordError(f"A pair of query {pair.query!r} is in no part; give each one of {', '.join(DATA_PARTS)}.")
+        raise RecordError(f"A pair of query {pair.query!r} has no split; give each one of {', '.join(DATA_PARTS)}.")
     if (pair.query, pair.chosen, pair.rejected) not in deltas:
         raise ValueError(
             f"The pair of {pair.chosen!r} over {pair.rejected!r} of query {pair.query!r} has no margin. Score all "
             "pairs with the reward model (`rollout.score.margins`)."
         )
-
-
-def _row(
-    query: Query, pairs: Sequence[Pair], responses: Mapping[str, Response], deltas: Mapping[Any, float]
-) -> RankedRow:
-    """One query with its pairs; of its responses those that stand in some pair."""
-    names = list(dict.fromkeys(name for pair in pairs for name in (pair.chosen, pair.rejected)))
-    return RankedRow(
-        id=query.id,
-        prompt=query.prompt,
-        modality=query.modality,
-        media=query.media,
-        responses=tuple(responses[name].text for name in names),
-        winners=tuple(names.index(pair.chosen) for pair in pairs),
-        losers=tuple(names.index(pair.rejected) for pair in pairs),
-        margins=tuple(deltas[pair.query, pair.chosen, pair.rejected] for pair in pairs),
-    )
 
 
 def ranked_rows(
@@ -123,10 +103,12 @@ def ranked_rows(
     for pair in pairs:
         _check_pair(pair, query_of, response_of, deltas)
     rows: dict[str, list[RankedRow]] = {part: [] for part in DATA_PARTS}
-    for name, group in graph.by_query(pairs).items():
+    for name, group in annotated.by_query(pairs).items():
         if len(parts := {pair.split for pair in group}) > 1:
             raise RecordError(f"The pairs of query {name!r} are in {', '.join(sorted(parts))}; put them in one part.")
-        rows[group[0].split].append(_row(query_of[name], group, response_of, deltas))
+        texts = {response: response_of[response].text for pair in group for response in (pair.chosen, pair.rejected)}
+        names = [(pair.chosen, pair.rejected) for pair in group]
+        rows[group[0].split].append(RankedRow.of(query_of[name], texts, names, [deltas[name, *pair] for pair in names]))
     return rows
 
 
@@ -207,7 +189,7 @@ class Filled:
 
 
 def _pair_weights(query_of_pair: Tensor, counts: Tensor, weighting: str) -> Tensor:
-    """1 for every pair that counts, or one over the query's number of such pairs. [B], bool [B] → [B]."""
+    """Weight 1 for each counted pair, or 1/n where the query has n counted pairs. [B], bool [B] → [B]."""
     weights = counts.double()
     if weighting == "pair":
         return weights

@@ -1,19 +1,15 @@
-"""How a run begins (seeds, threads, deterministic kernels), and on what software and hardware it runs.
-
-torch is imported inside the functions, so that the pipeline can refuse wrong input without waiting for it.
-"""
+"""How a run begins: seeds, threads, deterministic kernels."""
 
 import os
-import platform
 import random
-from importlib.metadata import version
 
 import numpy as np
+import torch
+import transformers
 
 # torch caches a plan for every matrix product and shape, 1024 in each of two caches, over a megabyte for each shape.
 # Batches of many shapes rarely use one again. Both sizes are read at the first product.
 PLANS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-SHOWN = ("torch", "transformers", "accelerate", "deepspeed", "open_clip_torch", "papermill", "dvc")
 
 
 def begin(seed: int, threads: int) -> None:
@@ -21,9 +17,6 @@ def begin(seed: int, threads: int) -> None:
 
     Loading a model shows no progress bar.
     """
-    import torch
-    import transformers
-
     for cache in PLANS:
         os.environ.setdefault(cache, "16")
     random.seed(seed)
@@ -34,22 +27,3 @@ def begin(seed: int, threads: int) -> None:
     # Filling finds mistakes in kernels; it costs time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a module property
     transformers.utils.logging.disable_progress_bar()
-
-
-def versions() -> dict[str, str]:
-    """Python and the named packages, as installed."""
-    return {"python": platform.python_version(), **{name: version(name) for name in SHOWN}}
-
-
-def hardware() -> dict[str, str | int]:
-    """Processor, cores, memory and accelerators of this machine."""
-    import torch
-
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory),
-        "accelerators": ", ".join(names) or "none",
-    }

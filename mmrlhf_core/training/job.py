@@ -64,7 +64,7 @@ def read(file: str | Path) -> Job:
 
 
 def _where() -> dict[str, Any]:
-    """What accelerate needs on a machine without accelerator; `use_cpu` would turn DeepSpeed off."""
+    """Extra arguments for a machine without a GPU; `use_cpu` would turn DeepSpeed off."""
     if torch.cuda.is_available():
         return {}
     with_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
@@ -74,11 +74,7 @@ def _where() -> dict[str, Any]:
 
 
 def _without_compiler() -> None:
-    """Use the plain gloo backend.
-
-    Otherwise DeepSpeed starts by compiling an all-reduce in C++, which needs a compiler and most of a minute, and
-    which only its inference uses. DeepSpeed keeps the list of operators it may build open for editing.
-    """
+    """Use the plain gloo backend: DeepSpeed would first compile an all-reduce that only its inference uses."""
     import deepspeed.ops  # only where DeepSpeed runs: its import takes seconds
 
     deepspeed.ops.__compatible_ops__ = {}
@@ -117,8 +113,7 @@ def train(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train on examples that carry their reference, write `<output>/final`, and return the logged history.
 
-    Without `callbacks`, the logged numbers are printed. The history is written last, so where it exists the run is
-    complete.
+    Without `callbacks`, the logged numbers are printed. The history is written last: where it exists, the run is whole.
     """
     folder = storage.path(job.output)
     args = arguments(folder, **{"seed": job.seed, "disable_tqdm": True, **_where(), **job.training})

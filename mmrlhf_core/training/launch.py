@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from mmrlhf_core.data import storage
+from mmrlhf_core.training.base import check_choice
 
 LAYOUTS = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 LAYOUT_FILES = Path(__file__).parent / "layouts"
@@ -25,8 +26,7 @@ LAUNCHER = "torch/distributed/elastic/"  # stands in the first line in which the
 
 def command(job: str | Path, layout: str, processes: int, *options: str) -> list[str]:
     """The command line of a job; `options` are further options of `accelerate launch`."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}; it has to be one of {', '.join(LAYOUTS)}.")
+    check_choice("layout", layout, LAYOUTS)
     if processes < 1:
         raise ValueError(f"processes is {processes}; give at least 1.")
     start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAYOUT_FILES / f"{layout}.yaml")]

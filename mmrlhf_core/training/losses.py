@@ -72,7 +72,7 @@ class Pairs:
 def _whole_batch(
     o: Objective, p: Pairs, statistics: list[float], gather: Callable[[Tensor], tuple[Tensor, slice]], seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses whose one β comes from all pairs of the micro-batch, on all processes: losses, β, factor on the weight."""
+    """Losses with one β for the micro-batch of all processes: the losses, the β, and a factor on each weight."""
     h_all, own = gather(p.h.detach())
     if not len(h_all):
         return p.h, p.h, p.h
@@ -99,22 +99,22 @@ def pair_losses(
     match o.loss:
         case "mm_dpo":
             beta = preference.dynamic_beta(p.delta, o.beta_ori, o.w, o.k, o.negative_margin)
-            return preference.dpo(p.h, beta), beta, ones
+            losses = preference.dpo(p.h, beta)
         case "dpo":
-            return preference.dpo(p.h, o.beta_ori), beta, ones
+            losses = preference.dpo(p.h, o.beta_ori)
         case "odpo":
-            offset = preference.offset_of_margin(p.delta, o.alpha)
-            return preference.dpo_with_offset(p.h, o.beta_ori, offset), beta, ones
+            losses = preference.dpo_with_offset(p.h, o.beta_ori, preference.offset_of_margin(p.delta, o.alpha))
         case "conservative_dpo":
-            return preference.conservative_dpo(p.h, o.beta_ori, o.epsilon), beta, ones
+            losses = preference.conservative_dpo(p.h, o.beta_ori, o.epsilon)
         case "robust_dpo":
-            return preference.robust_dpo(p.h, o.beta_ori, o.epsilon), beta, ones
+            losses = preference.robust_dpo(p.h, o.beta_ori, o.epsilon)
         case "ipo":
             means = (p.logp_w - p.ref_logp_w) / p.length_w - (p.logp_l - p.ref_logp_l) / p.length_l
-            return preference.ipo(means, o.tau), beta, ones
+            losses = preference.ipo(means, o.tau)
         case "simpo":
-            loss = preference.simpo(p.logp_w, p.logp_l, p.length_w, p.length_l, o.beta_ori, o.gamma)
-            return loss, beta, ones
+            losses = preference.simpo(p.logp_w, p.logp_l, p.length_w, p.length_l, o.beta_ori, o.gamma)
         case "sft":
-            return preference.sft(p.logp_w, p.length_w), beta, ones
-    return _whole_batch(o, p, statistics, gather, seed)
+            losses = preference.sft(p.logp_w, p.length_w)
+        case _:
+            return _whole_batch(o, p, statistics, gather, seed)
+    return losses, beta, ones

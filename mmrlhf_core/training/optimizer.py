@@ -1,9 +1,7 @@
 """Muon for the matrices, AdamW for the rest, as one optimizer that schedulers and checkpoints can handle.
 
-Muon steps along the momentum of a matrix with all singular values set to about 1; small models need fewer steps with
-it. Embeddings, norms, biases and everything else that is not a matrix use AdamW. `torch.optim.Muon` always computes in
-bfloat16, which processors without bfloat16 units emulate; this one computes in the precision it is given, and handles
-all matrices of a shape at once.
+Muon steps along the momentum of a matrix with all singular values set to about 1. `torch.optim.Muon` always computes
+in bfloat16, which is slow on CPUs without it; this one computes in the precision it is given.
 """
 
 from collections import defaultdict

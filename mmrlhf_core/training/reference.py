@@ -1,10 +1,8 @@
 """The reference's log-probabilities, computed once for each response and cached on disk by content.
 
-The key of an entry covers everything its value depends on: the reference checkpoint's files (weights, configuration,
-tokenizer and processor settings) and precision, the pixels as the model sees them, the prompt's tokens and the
-response's tokens. A change of any of them is a miss. Entries are in safetensors files named by their SHA-256, so a
-damaged file is recognised, removed and computed again. Another β, epoch or run needs no forward pass and no
-reference model in memory.
+The key of an entry covers all that its value depends on: the reference checkpoint's files and precision, the pixels,
+and the tokens of prompt and response. Entries are in safetensors files named by their SHA-256; a damaged file is
+removed and computed again. Another β, epoch or run needs no forward pass and no reference model in memory.
 """
 
 import hashlib

@@ -67,8 +67,7 @@ class RewardTrainer(RankedTrainer):
 class RewardSettings:
     """One training run; `batch` counts queries of a micro-batch, and a step takes `accumulation` micro-batches.
 
-    The weights are those of L_critique, L_score, the centring and the tie term. With `precision` bfloat16, matrix
-    products are computed in bfloat16; the model's weights and the scores keep their precision.
+    With `precision` bfloat16 only matrix products are in bfloat16; the model's weights and the scores are not.
     """
 
     steps: int

@@ -1,7 +1,4 @@
-"""What the reward trainer reads: annotated queries as examples, each response with the critique it is taught.
-
-Examples with different kinds of critiques share queries, pairs and prompts.
-"""
+"""What the reward trainer reads: annotated queries as examples, each response with the critique it is trained on."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,7 +42,7 @@ class PromptCache:
 
 
 def taught(annotated: Annotated, critiques: str) -> dict[str, str | None]:
-    """The critique that each different response text of a query is taught; None for none."""
+    """The critique that each different response text of a query is trained on; None for none."""
     reasons = annotated.reasons(critiques) if critiques != NONE else {}
     critique_of: dict[str, str | None] = {}
     for name, text in annotated.responses.items():
@@ -56,8 +53,7 @@ def taught(annotated: Annotated, critiques: str) -> dict[str, str | None]:
 class RewardExamples:
     """Annotated queries as examples with one kind of critiques, encoded on access.
 
-    `in_loss` takes the query's id, a response and its critique, and returns which tokens of the critique enter the
-    critique loss, bool [tokens]; without it all do.
+    `in_loss(query id, response, critique)` returns which tokens of the critique enter its loss, bool [tokens].
     """
 
     def __init__(

@@ -2,11 +2,9 @@
 
     L_SFT = -(1/N) sum over the N answer tokens of log pi_theta(y_t | y_<t, x)
 
-An example is a sequence of exchanges about the same pictures. They share the pictures' tokens: a row holds the
-pictures once, then every question with its answer, and each question attends to the pictures and to itself. The loss
-is exactly that of separate rows, at half the tokens.
-An interrupted run resumes from its last whole checkpoint with the same batches, and ends with bitwise the same
-weights as a run that was never interrupted (one process, fixed threads).
+An example is a sequence of exchanges about the same pictures. Its row holds the pictures once, then every question
+with its answer; each exchange attends to the pictures and to itself, so the loss is that of separate rows.
+An interrupted run resumes and ends with bitwise the same weights (one process, fixed threads).
 Shapes: `B` examples of a batch, `T` tokens of the longest row.
 """
 
@@ -46,8 +44,7 @@ class SftSettings:
     """One training run; `batch` counts examples.
 
     `warmup` is the share of `steps` in which the learning rate rises; after it the rate falls to 0 (`linear`) or
-    stays constant (`constant_with_warmup`), so that other runs can continue from the result. With `precision`
-    bfloat16, matrix products are computed in bfloat16 and weights keep their precision.
+    stays constant (`constant_with_warmup`). With `precision` bfloat16 only matrix products are in bfloat16.
     """
 
     steps: int
@@ -119,7 +116,7 @@ def _padded(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
 
 
 def size(example: Sequence[Exchange]) -> int:
-    """A rough length to sort examples by: letters of text, and 200 for a picture or a frame."""
+    """A rough length to sort examples by: characters of text, and 200 for a picture or a frame."""
     letters = sum(len(exchange.prompt.text) + len(exchange.answer) for exchange in example)
     return letters + 200 * (len(example[0].prompt.images) + len(example[0].prompt.clip))
 
@@ -178,8 +175,7 @@ def train(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train `policy` in place; returns its loss curve as rows of step, loss and learning rate.
 
-    Checkpoints are written below `folder`, in a folder named after everything that decides the outcome, so a changed
-    run never resumes another run's checkpoint. They are removed at the end.
+    Checkpoints are written below `folder` under a hash of everything that decides the outcome, and removed at the end.
     """
     if rotary_axes(policy.model) > 1:
         raise ValueError(

@@ -1,8 +1,7 @@
 """What preference and reward training share: `RankedTrainer`, a `transformers.Trainer` for ranked trees.
 
-DeepSpeed, FSDP, bf16, checkpointing, LoRA, callbacks, TensorBoard and resume come from transformers. What is added:
-every loss is a weighted sum over the whole optimizer step and all processes, divided by the sum of its weights, so
-accumulation and data parallelism do not change it; and a NaN stops the run and names the queries of the step.
+Every loss is a weighted sum over the whole optimizer step and all processes, divided by the sum of its weights, so
+accumulation and data parallelism do not change it. A NaN stops the run and names the queries of the step.
 Shapes: `B` pairs, `M` responses, `N` response tokens.
 """
 
@@ -44,7 +43,7 @@ class RankedModel(nn.Module):
     critique's end token [M, D] to one score [M].
     """
 
-    accepts_loss_kwargs = True  # transformers divides no loss by the accumulation steps again, in any release
+    accepts_loss_kwargs = True  # stops transformers from dividing the loss by the accumulation steps again
 
     def __init__(
         self, model: hf.PreTrainedModel | PeftModel, score: ScoreHead | None = None, chunk: int = 1024
@@ -77,7 +76,7 @@ def prepared(model: hf.PreTrainedModel, train_tower: bool = False, checkpointing
 
 
 class LossTerm(NamedTuple):
-    """One term of the loss: its weight in the total, a loss and a weight for each item, and which item counts it."""
+    """One term of the loss: its coefficient, loss and weight of each item, and whose weights it is divided by."""
 
     coefficient: float
     losses: Tensor
@@ -86,7 +85,7 @@ class LossTerm(NamedTuple):
 
 
 class RankedTrainer(ResumingTrainer):
-    """A subclass says in `parts` what the loss consists of."""
+    """A subclass returns the terms of the loss from `parts`."""
 
     def __init__(
         self, model: RankedModel, args: hf.TrainingArguments, train_dataset: Examples,

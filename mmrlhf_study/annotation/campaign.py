@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from mmrlhf_core.data import graph, records, storage
+from mmrlhf_core.data import annotated, records, storage
 from mmrlhf_core.data.records import Critique, Pair, Query, Ranking, Response
 from mmrlhf_core.models import policy, prompts
 from mmrlhf_core.rollout import generate
+from mmrlhf_study.annotation import graph
 from mmrlhf_study.annotation import pairs as pairing
 from mmrlhf_study.annotation.records import Judgement
 from mmrlhf_study.miniworld import annotators
@@ -136,7 +137,7 @@ def from_pairs(queries: Sequence[Query], responses: Sequence[Response], pairs: S
         for name, reason in ((pair.chosen, pair.chosen_reason), (pair.rejected, pair.rejected_reason)):
             critiques.setdefault(name, Critique(name, pair.query, "published", reason))
     orders = [
-        replace(one, annotator="panel") for group in graph.by_query(pairs).values() if (one := graph.ranking(group))
+        replace(one, annotator="panel") for group in annotated.by_query(pairs).values() if (one := graph.ranking(group))
     ]
     return Campaign(tuple(queries), tuple(responses), (), tuple(orders), tuple(critiques.values()), 0, 0)
 

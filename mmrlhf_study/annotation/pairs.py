@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from statistics import fmean
 
 import pandas as pd
@@ -46,10 +47,20 @@ def panel(rankings: Sequence[Ranking]) -> Ranking:
     return Ranking(rankings[0].query, "panel", tuple(ids), dense_ranks(means), basis)
 
 
+def written_order(ranking: Ranking) -> str:
+    """The paper's way to write a ranking, by number of the response: `2>1=3>4`."""
+    rows = sorted(zip(ranking.ranks, range(1, len(ranking.ranks) + 1), strict=True))
+    text = str(rows[0][1])
+    for (rank, _), (next_rank, number) in pairwise(rows):
+        text += ("=" if rank == next_rank else ">") + str(number)
+    return text
+
+
 def extended(ranking: Ranking, response: str, repair: str) -> Ranking:
     """A full tie with one more response: a written one above it, or a damaged one below it."""
     if set(ranking.ranks) != {1} or repair not in ("written", "damaged"):
-        raise ValueError(f"Only a full tie is repaired, by 'written' or 'damaged'; not {ranking.order} by {repair!r}.")
+        given = f"{written_order(ranking)} by {repair!r}"
+        raise ValueError(f"Only a full tie is repaired, by 'written' or 'damaged'; not {given}.")
     rest = 2 if repair == "written" else 1
     ranks = (*(rest for _ in ranking.ranks), 3 - rest)
     return replace(ranking, responses=(*ranking.responses, response), ranks=ranks, repair=repair)

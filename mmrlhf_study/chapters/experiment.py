@@ -18,7 +18,7 @@ import peft
 import torch
 import transformers as hf
 
-from mmrlhf_core.data import graph, records, storage
+from mmrlhf_core.data import annotated, records, storage
 from mmrlhf_core.data.names import nearest
 from mmrlhf_core.data.records import Pair, Record, column
 from mmrlhf_core.models import policy
@@ -28,6 +28,7 @@ from mmrlhf_core.training import dataset, environment, job, launch, reference
 from mmrlhf_core.training.dataset import RankedExample, RankedRow
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
+from mmrlhf_study.annotation import graph
 from mmrlhf_study.pipeline import imports
 
 BASE = "models/base"  # policy that every run starts from, which is also the reference
@@ -265,7 +266,7 @@ def hardest(pairs: Iterable[Pair]) -> list[Pair]:
     Published pairs do not say how many ranks lie between; where they form a whole ranking, the ranking does.
     """
     kept = []
-    for of_query in graph.by_query(pairs).values():
+    for of_query in annotated.by_query(pairs).values():
         order = graph.ranking(of_query)
         rank = dict(zip(order.responses, order.ranks, strict=True)) if order else {}
         steps = [rank[pair.rejected] - rank[pair.chosen] if rank else pair.steps for pair in of_query]

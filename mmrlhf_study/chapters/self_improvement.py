@@ -13,8 +13,8 @@ import pandas as pd
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import prompts
-from mmrlhf_core.rollout.sampling import SampledAnswers
 from mmrlhf_study.annotation import views
+from mmrlhf_study.annotation.sampling import SampledAnswers
 from mmrlhf_study.chapters import self_training
 from mmrlhf_study.chapters.figures import GREY, PALETTE
 from mmrlhf_study.chapters.intervals import Estimate, bootstrap, wilson

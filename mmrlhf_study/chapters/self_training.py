@@ -19,11 +19,12 @@ import transformers as hf
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Query, Record, Response, column
 from mmrlhf_core.models import policy, prompts
-from mmrlhf_core.rollout import generate, sampling
-from mmrlhf_core.rollout.endpoint import Endpoint
-from mmrlhf_core.rollout.sampling import Rated, SampledAnswers, Sampling
+from mmrlhf_core.rollout import generate
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_core.training.losses import Objective
+from mmrlhf_study.annotation import sampling
+from mmrlhf_study.annotation.endpoint import Endpoint
+from mmrlhf_study.annotation.sampling import Rated, SampledAnswers, Sampling
 from mmrlhf_study.chapters.experiment import RUNS_FOLDER, Arm, Experiment
 from mmrlhf_study.miniworld import annotators
 
@@ -75,20 +76,6 @@ def choose_pairs(
     return Chosen(tuple(pairs), "" if pairs else TIE)
 
 
-def answer_row(query: Query, texts: Sequence[str], pairs: Sequence[tuple[int, int]]) -> RankedRow:
-    """A query with its paired answers only; without pairs, one answer and no loss."""
-    used = list(dict.fromkeys(k for pair in pairs for k in pair)) or [0]
-    return RankedRow(
-        id=query.id,
-        prompt=query.prompt,
-        modality=query.modality,
-        media=query.media,
-        responses=tuple(texts[k] for k in used),
-        winners=tuple(used.index(better) for better, _ in pairs),
-        losers=tuple(used.index(worse) for _, worse in pairs),
-    )
-
-
 def annotated_rows(
     queries: Sequence[Query], responses: Sequence[Response], pairs: Sequence[Pair], how: str
 ) -> dict[str, RankedRow]:
@@ -100,9 +87,7 @@ def annotated_rows(
             raise ValueError(f"Query {query.id!r} has no annotated pair; select only annotated queries.")
         if how != "all":
             kept = [max(kept, key=lambda pair: (pair.steps, pair.margin))]
-        names = list(dict.fromkeys(name for pair in kept for name in (pair.chosen, pair.rejected)))
-        places = [(names.index(pair.chosen), names.index(pair.rejected)) for pair in kept]
-        rows[query.id] = answer_row(query, [texts[name] for name in names], places)
+        rows[query.id] = RankedRow.of(query, texts, [(pair.chosen, pair.rejected) for pair in kept])
     return rows
 
 
@@ -287,7 +272,7 @@ class SelfTraining:
         for query, sampled, signal in zip(queries, answers, signals, strict=True):
             texts = sampled.texts[:n]
             chosen = choose_pairs(texts, sampled.finished[:n], signal.scores[:n], self.pairs, tie)
-            ranked.rows.append(answer_row(query, texts, chosen.pairs))
+            ranked.rows.append(RankedRow.of(query, dict(enumerate(texts)), chosen.pairs))
             ranked.without.append(chosen.without)
             ranked.sampled += sampled.prompt + sum(sampled.tokens[:n])
             ranked.rated += signal.question + sum(dict(zip(texts, signal.passes[:n], strict=True)).values())

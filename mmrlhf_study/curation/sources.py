@@ -4,6 +4,7 @@ A row becomes queries, or a reject with its number and reason; no other row take
 checked by decoding them, a few rows at a time, so a large file is never in memory as a whole.
 """
 
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from mmrlhf_core.data.records import Query, Reject
 from mmrlhf_core.data.rows import BadRow, SourceError
 from mmrlhf_study.curation import links
 
+EMBEDDED = "embedded"  # folder below the media folder for pictures that came as bytes
 AHEAD = 16  # rows in work per thread
 CHECKS_KEPT = 2**16  # pictures whose check is remembered, for rows that share one
 ROW_FILES = (".json", ".jsonl", ".parquet")  # kinds of files that are read when a pool is a folder
@@ -119,6 +121,21 @@ def _media_of(row: dict) -> tuple[bool, list[Any]]:
     return key == "video", value if type(value) is list else [value]
 
 
+def embedded(data: bytes) -> media.Picture:
+    """A picture that came as bytes; its name is its content. `keep` writes it."""
+    digest = storage.sha256_bytes(data)
+    kind = media.decode(io.BytesIO(data), "embedded bytes")
+    return media.Picture(f"{EMBEDDED}/{digest[:2]}/{digest}.{kind}", digest, data)
+
+
+def keep(folder: Path, pictures: Iterable[media.Picture]) -> None:
+    """Write those pictures into the media folder that came as bytes."""
+    for picture in pictures:
+        if picture.data is not None and not (folder / picture.path).exists():
+            with storage.writing(folder.resolve() / picture.path) as temporary:
+                temporary.write_bytes(picture.data)
+
+
 def _pictures(row: dict, folder: Path, stored: Stored) -> tuple[bool, list[media.Picture]]:
     """(whether it is a clip, the decoded pictures or frames in order) of a row."""
     clip, items = _media_of(row)
@@ -129,7 +146,7 @@ def _pictures(row: dict, folder: Path, stored: Stored) -> tuple[bool, list[media
         data = item.get("bytes") or item.get("path") if type(item) is dict else item
         if type(data) not in (str, bytes):
             raise BadRow(f"wrong type: a picture is {type(data).__name__}, not a path or bytes")
-        pictures.append(stored(data) if type(data) is str else media.embedded(data))
+        pictures.append(stored(data) if type(data) is str else embedded(data))
     return clip, pictures
 
 
@@ -235,7 +252,7 @@ def _queries(row: Any, place: str, topic: str, source: Source, stored: Stored) -
                 topic=topic,
             )
         )
-    media.keep(source.media, pictures)
+    keep(source.media, pictures)
     return queries, left_out
 
 

@@ -101,7 +101,7 @@ def _facts(name: str, loaded: Policy) -> dict[str, Any]:
         "sha256": storage.sha256_tree(policy.locate(name)),
         "template_sha256": storage.sha256_bytes(template.encode()),
         "image_size": {key: value for key, value in dict(size).items() if value is not None},
-        "weights": policy.parameters(loaded),
+        "weights": loaded.model.num_parameters(),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
     }
 

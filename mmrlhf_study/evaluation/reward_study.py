@@ -232,3 +232,13 @@ def effort(
         "tokens written": written / responses,
         "GFLOP": operations / responses / 1e9,
     }
+
+
+def part(data: Iterable[Annotated], split: str) -> list[Annotated]:
+    """The queries of one part of the data."""
+    return [item for item in data if item.split == split]
+
+
+def about(data: Iterable[Annotated], slice_: str) -> list[Annotated]:
+    """The queries whose topic (or class, where they have no topic) begins with `slice_`."""
+    return [item for item in data if (item.query.topic or item.query.category).startswith(slice_)]

@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,7 @@ from traitlets.config import Config
 
 from mmrlhf_core.data import storage
 from mmrlhf_core.data.names import check_names, nearest
-from mmrlhf_core.training import environment
-from mmrlhf_study.pipeline import clean, params
+from mmrlhf_study.pipeline import clean, machine, params
 from mmrlhf_study.pipeline.chapters import Chapter, ChapterError, chapters, find, parameters, read
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG
@@ -131,9 +131,17 @@ def execute(chapter: Chapter, values: dict[str, Any], folder: Path, log: Path) -
         "seconds": round(time.monotonic() - clock, 1),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "parameters": values,
-        "versions": environment.versions(),
-        "hardware": environment.hardware(),
+        "versions": machine.versions(),
+        "hardware": machine.hardware(),
     }
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raise an OSError now if nothing can be written in `folder`, which is created if missing."""
+    place = storage.path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place):
+        pass
 
 
 def publish(chapter: Chapter, facts: dict[str, Any], log: Path, folder: Path) -> None:
@@ -147,7 +155,7 @@ def run(chapter: Chapter, values: dict[str, Any]) -> None:
     """The pipeline's own run: the chapter writes where later chapters read."""
     log = storage.path("logs") / chapter.stage
     for place in ("reports/chapters", "reports/runs"):
-        storage.require_writable(place)
+        require_writable(place)
     publish(chapter, execute(chapter, values, storage.root(), log), log, storage.root())
 
 

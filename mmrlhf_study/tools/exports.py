@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrlhf_core.data import published, storage
+from mmrlhf_core.data.published import MM_RLHF
 from mmrlhf_core.data.records import Pair, Query, Response
 
 _MARK = re.compile("<(image|video|audio)>")
@@ -47,6 +48,29 @@ def _joined(
         query = by_id[pair.query]
         paths = [(Path(folder) / path).as_posix() for path in query.media]
         yield query, paths, *map(_plain, (query.prompt, text[pair.chosen], text[pair.rejected]))
+
+
+def published_rows(
+    queries: Iterable[Query], responses: Iterable[Response], pairs: Iterable[Pair], keys: Sequence[str] = MM_RLHF
+) -> Iterator[dict[str, Any]]:
+    """The rows of a published file, one per pair, with the keys in the order `keys`."""
+    by_id, text = {query.id: query for query in queries}, {response.id: response.text for response in responses}
+    for pair in pairs:
+        query = by_id[pair.query]
+        paths = list(query.media)
+        shown: str | list[str] = paths if query.modality == "images" else "".join(paths[:1])
+        if query.modality == "video":
+            shown = str(Path(paths[0]).parent)
+        values = {
+            "id": published.original_id(query.id),
+            "prompt": query.prompt,
+            "chosen": text[pair.chosen],
+            "rejected": text[pair.rejected],
+            "chosen_reason": pair.chosen_reason,
+            "rejected_reason": pair.rejected_reason,
+            query.modality: shown,
+        }
+        yield {key: values[key] for key in keys if key in values}
 
 
 def write_lines(target: str | Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -144,7 +168,7 @@ def write_all(
     rows = (queries, responses, pairs)
     with storage.writing(target) as temporary:
         temporary.mkdir()
-        lines = published.lines(queries, responses, _kinds_first(queries, pairs))
+        lines = published_rows(queries, responses, _kinds_first(queries, pairs))
         write_lines(temporary / "dpo_pairs.jsonl", lines)
         write_trl(temporary / "trl.parquet", *rows, folder)
         write_lines(temporary / "swift.jsonl", swift_rows(*rows, folder))

@@ -1,7 +1,5 @@
 """Records gathered into annotated queries: nothing lost, nothing mixed up."""
 
-from dataclasses import replace
-
 import pytest
 
 from mmrlhf_core.data import annotated, records
@@ -25,8 +23,6 @@ def test_what_is_written_comes_back_whole(tmp_path):
     for name, rows in GIVEN.items():
         records.write(tmp_path / f"{name}.parquet", rows)
     assert annotated.read(tmp_path) == small()
-    assert annotated.part(small(), "") == small()
-    assert annotated.part(small(), "test") == []
 
 
 def test_ties_are_the_panels_and_between_different_texts():
@@ -47,12 +43,3 @@ def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match="full"):
         small()[0].reasons("full")
     assert small(pairs=[]) == []
-
-
-def test_a_slice_goes_by_topic_and_without_one_by_class():
-    (one,) = small()
-    topical = replace(one, query=replace(one.query, topic="shapes-sand", category="long"))
-    classed = replace(one, query=replace(one.query, category="short"))
-    assert annotated.about([topical, classed], "shapes") == [topical]
-    assert annotated.about([topical, classed], "short") == [classed]
-    assert annotated.about([topical, classed], "long") == []

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_project import ROOT
 
-from mmrlhf_core.data import graph, published
-from mmrlhf_core.data.graph import Conflict
-from mmrlhf_core.data.published import MM_RLHF, VL_REWARD
-from mmrlhf_core.data.records import Pair
+from mmrlhf_core.data import annotated, published
+from mmrlhf_core.data.published import MM_RLHF
 from mmrlhf_core.data.rows import SourceError
+from mmrlhf_study.annotation import graph
+from mmrlhf_study.annotation.graph import Conflict
 from mmrlhf_study.tools import exports
 
+VL_REWARD = ("id", "prompt", "chosen", "rejected", "image", "images", "video", "chosen_reason", "rejected_reason")
 REAL = ROOT.parent / "shared/data"
 ROW = {
     "id": "q1",
@@ -41,7 +42,7 @@ def without(*keys: str, **changes) -> dict:
 
 
 def back(found: published.Published, keys=MM_RLHF) -> list[dict]:
-    return list(published.lines(found.queries, found.responses, found.pairs, keys))
+    return list(exports.published_rows(found.queries, found.responses, found.pairs, keys))
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_the_published_samples_come_back_byte_for_byte(tmp_path, name, keys, cou
         pytest.skip("the published samples are not here")
     found = published.read(file)
     assert (len(found.queries), len(found.responses), len(found.pairs)) == counts
-    assert (found.rejects, found.conflicts, found.unread) == ((), (), {})
+    assert (found.rejects, found.unread, graph.conflicts(found.queries, found.pairs)) == ((), {}, [])
     exports.write_lines(tmp_path / "back.jsonl", back(found, keys))
     assert (tmp_path / "back.jsonl").read_bytes() == file.read_bytes()
 
@@ -104,7 +105,7 @@ def test_rows_of_one_query_are_gathered(tmp_path, folder):
         ("q1/2", "a cat"),
         ("q1/3", "a bird"),
     ]
-    assert graph.ranking(found.pairs[:3]).order == "1>2>3"
+    assert graph.ranking(found.pairs[:3]).ranks == (1, 2, 3)
     assert back(found)[:5] == rows[:5]
     assert back(found)[5] == rows[5] | {"chosen_reason": ""}
 
@@ -129,22 +130,15 @@ def test_an_id_that_asks_two_things_is_two_queries_and_said_so(tmp_path):
     found = published.read(written(tmp_path / "rows.jsonl", rows))
     assert [query.id for query in found.queries] == ["q1", "q1 @2"]
     assert [query.category for query in found.queries] == ["long", ""]
-    assert found.conflicts == (Conflict("shared id", "q1 @2", ()),)
+    assert graph.conflicts(found.queries, found.pairs) == [Conflict("shared id", "q1 @2", ())]
     assert [pair.query for pair in found.pairs] == ["q1", "q1 @2", "q1"]
     assert back(found) == rows
 
 
-def test_contradictions_and_cycles_are_reported_and_kept(tmp_path):
-    wins = [("a", "b"), ("b", "a"), ("a", "c"), ("x", "y"), ("y", "z"), ("z", "x"), ("z", "w")]
-    ids = {"a": "q1", "b": "q1", "c": "q1"}
-    rows = [without(id=ids.get(one, "q2"), chosen=one, rejected=other) for one, other in wins]
-    found = published.read(written(tmp_path / "rows.jsonl", rows))
-    assert found.conflicts == (
-        Conflict("contradiction", "q1", ("q1/1", "q1/2")),
-        Conflict("cycle", "q2", ("q2/1", "q2/2", "q2/3")),
-    )
-    assert back(found) == rows
-    assert graph.ranking(found.pairs[:3]) is None
+def test_rows_that_contradict_each_other_are_kept(tmp_path):
+    wins = [("a", "b"), ("b", "a"), ("a", "c"), ("b", "c"), ("c", "a")]
+    rows = [without(chosen=one, rejected=other) for one, other in wins]
+    assert back(published.read(written(tmp_path / "rows.jsonl", rows))) == rows
 
 
 # ---------------------------------------------------------------- bad rows
@@ -258,33 +252,8 @@ def test_gathering_keeps_every_pair_and_finds_the_ranking(tmp_path_factory, rows
     found = published.read(written(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows))
     assert back(found) == rows
     assert len(found.responses) == len({(row["id"], row[key]) for row in rows for key in ("chosen", "rejected")})
-    assert not found.conflicts
-    for group in graph.by_query(found.pairs).values():
+    assert not graph.conflicts(found.queries, found.pairs)
+    for group in annotated.by_query(found.pairs).values():
         order = graph.ranking(group)
         rank = dict(zip(order.responses, order.ranks, strict=True))
         assert {(a, b) for a in rank for b in rank if rank[a] < rank[b]} == {(p.chosen, p.rejected) for p in group}
-
-
-edges = st.lists(
-    st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")).filter(lambda e: e[0] != e[1]), unique=True
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(edges=edges)
-def test_conflicts_are_found_as_a_naive_walk_finds_them(edges):
-    def reached(start: str) -> set[str]:
-        found: set[str] = set()
-        waiting = [start]
-        while waiting:
-            new = {b for a, b in edges if a == waiting[-1]} - found
-            waiting.pop()
-            found |= new
-            waiting += sorted(new)
-        return found
-
-    rings = {tuple(sorted(b for b in reached(a) if a in reached(b))) for a in "abcde" if a in reached(a)}
-    both = {tuple(sorted(edge)) for edge in edges if edge[::-1] in edges}
-    found = graph.conflicts([Pair("q", a, b) for a, b in edges])
-    assert {c.responses for c in found if c.kind == "cycle"} == {ring for ring in rings if len(ring) > 2}
-    assert {c.responses for c in found if c.kind == "contradiction"} == both

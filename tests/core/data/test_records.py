@@ -130,11 +130,6 @@ def test_a_record_is_checked_when_made_and_names_its_field(row, change, says):
     assert "\n" not in str(caught.value)
 
 
-def test_a_ranking_reads_as_the_paper_writes_it():
-    assert RANKING.order == "2>1=3>4"
-    assert Ranking("q", "ann", ("a", "b"), (1, 1)).order == "1=2"
-
-
 def rewritten(file: Path, table: pa.Table, **metadata: str) -> None:
     """`table` as a file of Query records, with some of its metadata changed."""
     pq.write_table(table.replace_schema_metadata({"record": "Query", "version": "1", **metadata}), file)

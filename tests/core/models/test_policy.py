@@ -66,7 +66,7 @@ def test_a_reference_leads_to_its_checkpoint_and_not_to_itself(tmp_path):
     policy.save(tmp_path / "real", miniature.create("internvl", WORDS, SIZE, seed=3))
     policy.refer(tmp_path / "near", str(tmp_path / "real"))
     assert policy.locate(str(tmp_path / "near")) == tmp_path / "real"
-    assert policy.parameters(policy.load(str(tmp_path / "near"))) > 1000
+    assert policy.load(str(tmp_path / "near")).model.num_parameters() > 1000
     policy.refer(tmp_path / "ring", str(tmp_path / "ring"))
     with pytest.raises(policy.PolicyError, match="ring"):
         policy.locate(str(tmp_path / "ring"))

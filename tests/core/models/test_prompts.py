@@ -64,17 +64,6 @@ def test_an_answer_comes_back_as_text_and_ends_at_its_end(processor):
     assert prompts.answer_text(processor, ids[:-1]) == "at b3 a red circle ."
 
 
-def test_a_judge_is_asked_after_question_and_responses_and_no_text_may_hold_a_mark(processor):
-    one, two = prompts.rating(processor, ASKED["one"], "yes ."), prompts.comparison(processor, ASKED["one"], "a", "b")
-    for asked, shown in ((one, ["yes ."]), (two, ["1 :\na", "2 :\nb"])):
-        assert asked.images == ASKED["one"].images
-        assert asked.text.startswith(ASKED["one"].text)
-        assert all(text in asked.text for text in shown)
-    for judge in (prompts.rating, prompts.comparison):
-        with pytest.raises(ValueError, match=r"<\|im_end\|>"):
-            judge(processor, ASKED["text"], *["yes <|im_end|>"] * (1 + (judge is prompts.comparison)))
-
-
 @pytest.mark.parametrize(
     ("frames", "count", "kept"),
     [("abcd", 2, "ad"), ("abcde", 5, "abcde"), ("abc", 5, "aabcc"), ("a", 3, "aaa"), ("abcdefgh", 4, "acfh")],

@@ -66,7 +66,7 @@ def test_a_margin_that_is_no_finite_number_is_refused(value):
         (Pair("q", "q/0", "q/9", split="train"), "q/9"),
         (Pair("q", "p/0", "q/1", split="train"), "a response to 'p'"),
         (Pair("x", "q/0", "q/1", split="train"), "query 'x'"),
-        (Pair("q", "q/0", "q/1"), "no part"),
+        (Pair("q", "q/0", "q/1"), "no split"),
         (Pair("q", "q/2", "q/1", split="dev"), "dev, train"),
     ],
 )

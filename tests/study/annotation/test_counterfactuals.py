@@ -8,6 +8,7 @@ from mmrlhf_core.data import annotated
 from mmrlhf_core.data.records import Pair, Query
 from mmrlhf_study.annotation import campaign, counterfactuals
 from mmrlhf_study.annotation.pairs import clusters
+from mmrlhf_study.evaluation import reward_study
 
 
 def test_what_a_campaign_wrote_comes_back_whole(tmp_path):
@@ -25,7 +26,7 @@ def test_what_a_campaign_wrote_comes_back_whole(tmp_path):
         assert one.reasons("expanded") == {name: why[name].expanded for name in one.responses}
     made = counterfactuals.counts(data)
     assert list(made.index) == ["train", "dev", "test"]
-    assert made.queries.tolist() == [len(annotated.part(data, name)) for name in made.index]
+    assert made.queries.tolist() == [len(reward_study.part(data, name)) for name in made.index]
     assert (made.queries.sum(), made.pairs.sum()) == (len(data), len(pairs))
     assert made.ties.sum() == sum(len(one.ties) for one in data)
 

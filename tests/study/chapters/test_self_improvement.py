@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrlhf_core.data.records import Query
-from mmrlhf_core.rollout.sampling import SampledAnswers
+from mmrlhf_study.annotation.sampling import SampledAnswers
 from mmrlhf_study.chapters import self_improvement as si
 from mmrlhf_study.chapters import self_training
 from mmrlhf_study.chapters.intervals import Estimate

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from self_answers import always, ask, save_policy
 
 from mmrlhf_core.data import storage
-from mmrlhf_core.data.records import Pair, Query, Response
+from mmrlhf_core.data.records import Pair, Response
 from mmrlhf_core.models import policy, reward
 from mmrlhf_core.rollout import generate
-from mmrlhf_core.rollout.sampling import SampledAnswers, Sampling
 from mmrlhf_core.training.job import Job
 from mmrlhf_core.training.losses import Objective
+from mmrlhf_study.annotation.sampling import SampledAnswers, Sampling
 from mmrlhf_study.chapters import self_training
 from mmrlhf_study.chapters.experiment import Experiment
 from mmrlhf_study.chapters.self_training import PAIR_CHOICES, Chosen, Condition, SelfTraining
@@ -236,11 +236,3 @@ def test_every_pair_is_sound(answers, data, how, tie):
 def test_wrong_input_is_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
         choose(["a", "b"], **{"scores": [1.0, 2.0], **wrong})
-
-
-def test_a_row_keeps_the_answers_of_its_pairs():
-    query = Query("q", "what ?", "text", ())
-    row = self_training.answer_row(query, ["a", "b", "c", "d"], [(3, 1), (3, 2)])
-    assert (row.responses, row.winners, row.losers) == (("d", "b", "c"), (0, 0), (1, 2))
-    alone = self_training.answer_row(query, ["a", "b"], [])
-    assert (alone.responses, alone.winners, alone.losers) == (("a",), (), ())

@@ -581,10 +581,21 @@ def test_a_damaged_picture_is_decoded_or_refused_and_nothing_else(kind, cut, fli
     data = bytes(data[: 1 + cut % (2 * len(data))])
     with media.quiet():
         try:
-            outcome = media.embedded(data).digest
+            outcome = sources.embedded(data).digest
         except media.MediaError as error:
             outcome = str(error).split(":")[0]
     assert outcome in (storage.sha256_bytes(data), "unreadable picture", "picture too large")
+
+
+def test_a_picture_that_came_as_bytes_is_stored_once_under_its_content(tmp_path):
+    data = picture()
+    embedded = sources.embedded(data)
+    assert storage.sha256_bytes(data) == embedded.digest
+    assert embedded.path == f"embedded/{embedded.digest[:2]}/{embedded.digest}.png"
+    sources.keep(tmp_path, [embedded, embedded._replace(data=None)])
+    sources.keep(tmp_path, [embedded])
+    assert media.stored(tmp_path, embedded.path) == embedded._replace(data=None)
+    assert (tmp_path / embedded.path).read_bytes() == data
 
 
 def test_large_files_do_not_sit_in_memory(folder, tmp_path, monkeypatch):

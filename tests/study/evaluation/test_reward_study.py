@@ -10,7 +10,8 @@ import pytest
 import reward_world as world
 import torch
 
-from mmrlhf_core.data.records import Pair
+from mmrlhf_core.data.annotated import Annotated
+from mmrlhf_core.data.records import Pair, Query
 from mmrlhf_core.models import prompts, reward
 from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
@@ -135,13 +136,13 @@ def test_untrained_judges_read_the_next_word_whatever_the_batch(base):
     assert points == pytest.approx([judge.rate(base, [a], [s])[0] for a, s in zip(asked, said, strict=True)], abs=1e-5)
     assert all(1 <= value <= 5 for value in points)
     assert len(set(points)) == 3
-    logp = judge.next_words(base, [prompts.rating(base.processor, asked[0], "yes")], prompts.RATINGS)
+    logp = judge.next_words(base, [judge.rating(base.processor, asked[0], "yes")], judge.RATINGS)
     assert logp.exp().sum().item() == pytest.approx(1)
     assert points[0] == pytest.approx((logp[0].exp() * torch.arange(1, 6)).sum().item(), abs=1e-5)
     pairs = [("yes", "no"), ("no", "yes")]
     for number, way in enumerate(judge.prefer(base, asked[:2], pairs)):
-        told = prompts.comparison(base.processor, asked[number], *pairs[number])
-        first, second = judge.next_words(base, [told], prompts.COMPARED_PLACES)[0].tolist()
+        told = judge.comparison(base.processor, asked[number], *pairs[number])
+        first, second = judge.next_words(base, [told], judge.COMPARED_PLACES)[0].tolist()
         assert way == (1 if first > second else 2)
     with pytest.raises(ValueError, match="begin with the same token"):
         judge.next_words(base, asked, ("1", "1"))
@@ -326,3 +327,13 @@ def test_names_below_a_figure_do_not_run_into_each_other():
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert len(boxes) == len(critiques.CRITIQUE_MEASURES)
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_parts_and_slices_of_annotated_queries():
+    topical = Annotated(Query("a", "?", "text", (), "long", topic="shapes-sand"), {}, {}, (Pair("a", "x", "y"),))
+    classed = Annotated(Query("b", "?", "text", (), "short"), {}, {}, (Pair("b", "x", "y", split="test"),))
+    data = [topical, classed]
+    assert reward_study.part(data, "test") == [classed]
+    assert reward_study.about(data, "shapes") == [topical]
+    assert reward_study.about(data, "short") == [classed]
+    assert reward_study.about(data, "long") == []

@@ -128,7 +128,7 @@ def test_trainers_count_exactly_the_marks_of_the_media(tmp_path, mark):
         assert mark[1:-1] in text.replace(mark, "")  # the word is still there
     exports.write_trl(tmp_path / "trl.parquet", queries, responses, PAIRS, "m")
     assert mark not in json.dumps(pq.read_table(tmp_path / "trl.parquet", columns=["prompt", "chosen"]).to_pylist())
-    assert all(mark in row["prompt"] for row in published.lines(queries, responses, PAIRS))
+    assert all(mark in row["prompt"] for row in exports.published_rows(queries, responses, PAIRS))
 
 
 def test_the_published_form_of_an_export_reads_back(tmp_path, media):

@@ -12,8 +12,8 @@ import pytest
 from chat_server import reply, serving
 from PIL import Image
 
-from mmrlhf_core.rollout import endpoint
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, EndpointError, NoAnswer
+from mmrlhf_study.annotation import endpoint
+from mmrlhf_study.annotation.endpoint import Answer, Endpoint, EndpointError, NoAnswer
 
 RAW = {  # what comes back when a question is one of these words
     "text": (200, b"no json at all", {}),
@@ -91,8 +91,6 @@ def test_an_answer_comes_with_its_counts_and_the_second_time_from_the_cache(serv
     assert first == Answer("answer to hello", 10, 3, cached=False)
     assert second == Answer("answer to hello", 10, 3, cached=True)
     assert server.respond.seen["hello"] == 1
-    totals = endpoint.totals(at(server, price_in=2.0, price_out=10.0), [first, second, NoAnswer("x")])
-    assert totals == endpoint.Totals(2, 1, 1, 20, 6, cost=(10 * 2 + 3 * 10) / 1e6)
     ask("hello", temperature=0.5)  # another setting is another request
     ask("hello", seed=1)
     assert server.respond.seen["hello"] == 3
@@ -207,7 +205,6 @@ def test_many_are_asked_together_within_the_limit_and_come_in_order(server, tmp_
     assert server.respond.most == 3
     for question, answer in zip(questions, answers, strict=True):
         assert isinstance(answer, NoAnswer) if question == "refuse" else answer.text == f"answer to {question}"
-    assert endpoint.totals(place, answers).failed == 4
 
 
 def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
@@ -219,6 +216,6 @@ def test_a_stopped_run_goes_on_where_it_was(server, tmp_path):
 
 
 def test_the_openai_package_is_imported_only_to_send():
-    code = "import sys, mmrlhf_core.rollout.endpoint; sys.exit('openai' in sys.modules)"
+    code = "import sys, mmrlhf_study.annotation.endpoint; sys.exit('openai' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -1,10 +1,10 @@
 """Pairs of one query as a graph: the ranking behind them, or the contradictions and cycles that prevent a ranking."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from mmrlhf_core.data.records import Pair, Ranking
+from mmrlhf_core.data import annotated, published
+from mmrlhf_core.data.records import Pair, Query, Ranking
 
 
 class Conflict(NamedTuple):
@@ -13,14 +13,6 @@ class Conflict(NamedTuple):
     kind: str  # "contradiction": each preferred to the other; "cycle": three or more in a ring; "shared id"
     query: str
     responses: tuple[str, ...]
-
-
-def by_query(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
-    """The pairs of each query, in order."""
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        groups[pair.query].append(pair)
-    return dict(groups)
 
 
 def _worse(pairs: Sequence[Pair]) -> dict[str, set[str]]:
@@ -36,10 +28,10 @@ def _worse(pairs: Sequence[Pair]) -> dict[str, set[str]]:
     return worse
 
 
-def conflicts(pairs: Iterable[Pair]) -> list[Conflict]:
-    """Contradictions and cycles of each query's preference graph."""
-    reported = []
-    for query, group in by_query(pairs).items():
+def conflicts(queries: Iterable[Query], pairs: Iterable[Pair]) -> list[Conflict]:
+    """Published ids that two queries share, and the contradictions and cycles of each query's preference graph."""
+    reported = [Conflict("shared id", one.id, ()) for one in queries if published.original_id(one.id) != one.id]
+    for query, group in annotated.by_query(pairs).items():
         edges, worse = {(pair.chosen, pair.rejected) for pair in group}, _worse(group)
         both = sorted((a, b) for a, b in edges if a < b and (b, a) in edges)
         rings = {tuple(sorted(b for b in worse[a] if a in worse[b])) for a in worse if a in worse[a]}

@@ -1,10 +1,8 @@
 """Several answers of a policy to each query, and a reward model's scores of them; both are stored as they come.
 
-Each query is a batch of its own: its prompt is read once, the cache is repeated n times, and answer j draws from the
-stream of (seed, query, j). So only the query decides the shapes of all tensors, and on one machine, with the same
-libraries and threads, batch size, order, the other queries and interruptions change no bit of an answer. Another n
-may change the last bits of the logits: to get fewer answers, take the first ones of eight. A server behind an endpoint
-gets a seed for each answer. Its answers are stored, but the same request may give other words the next time.
+Each query is a batch of its own, and answer j draws from the stream of (seed, query, j): order, other queries and
+interruptions do not change an answer. A different n can change rounding: for fewer answers, take the first of eight.
+A server gets a seed for each answer but may still answer differently the next time; its answers are stored.
 """
 
 import json
@@ -20,9 +18,10 @@ from mmrlhf_core.data.records import Query, Record, RecordError, column
 from mmrlhf_core.models import policy, prompts, reward
 from mmrlhf_core.models.policy import Policy
 from mmrlhf_core.models.prompts import Prompt
-from mmrlhf_core.rollout import endpoint, generate, score
-from mmrlhf_core.rollout.endpoint import Answer, Endpoint, NoAnswer
+from mmrlhf_core.rollout import generate, score
 from mmrlhf_core.rollout.score import CritiqueDecoding, Scored, Work
+from mmrlhf_study.annotation import endpoint
+from mmrlhf_study.annotation.endpoint import Answer, Endpoint, NoAnswer
 
 MOST_ANSWERS = 8  # answers to one query, the paper's default and maximum
 TOGETHER = 32  # queries that are sent to a server, or scored, between two writes
@@ -59,22 +58,9 @@ class SampledAnswers(Record):
     model: str = column("SHA-256 of the checkpoint's folder, or address and model of a server", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Rated(Record):
-    """A reward model's scores of the answers to one query; equal answers share theirs."""
-
-    VERSION: ClassVar[int] = 1
-
-    query: str = column("id of the query", filled=True)
-    scores: tuple[float, ...] = column("score of each answer")
-    critiques: tuple[str, ...] = column("the critique behind each; blank for a model that writes none")
-    tokens: tuple[int, ...] = column("tokens of each answer with what stands around it and its critique")
-    model: str = column("SHA-256 of the reward model's folder", "")
-
-
 # ---------------------------------------------------------------- results on disk
 
-Kept = TypeVar("Kept", SampledAnswers, Rated)
+Kept = TypeVar("Kept", bound=Record)
 
 
 class Ledger(Generic[Kept]):
@@ -202,6 +188,19 @@ def draw(
 
 
 # ---------------------------------------------------------------- scores
+
+
+@dataclass(frozen=True, slots=True)
+class Rated(Record):
+    """A reward model's scores of the answers to one query; equal answers share theirs."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("id of the query", filled=True)
+    scores: tuple[float, ...] = column("score of each answer")
+    critiques: tuple[str, ...] = column("the critique behind each; blank for a model that writes none")
+    tokens: tuple[int, ...] = column("tokens of each answer with what stands around it and its critique")
+    model: str = column("SHA-256 of the reward model's folder", "")
 
 
 def _rated(model: reward.RewardModel, work: Work, scored: Sequence[Scored]) -> Rated:

@@ -1,4 +1,4 @@
-"""Models behind an OpenAI-compatible endpoint, as responder, judge or writer: a cache on disk, totals, clear errors.
+"""Models behind an OpenAI-compatible endpoint, as responder, judge or writer: a cache on disk, clear errors.
 
 The `openai` package sends the requests. Every answer is stored on disk under the hash of its request, so an interrupted
 run continues where it stopped, and a second run sends nothing.
@@ -36,7 +36,7 @@ class NoAnswer(ValueError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Address, model, limits and prices of a server."""
+    """Address, model and limits of a server."""
 
     url: str  # up to and with the version, such as "http://localhost:8000/v1"
     model: str
@@ -47,8 +47,6 @@ class Endpoint:
     tries: int = 5
     wait: float = 1.0  # seconds before the second try; doubled for each further one
     concurrency: int = 4
-    price_in: float = 0.0  # per million prompt tokens
-    price_out: float = 0.0  # per million answer tokens
     top_p: float = 1.0  # nucleus share to sample from; sent only below 1
     as_is: bool = False  # accept empty and cut-off answers, as samples of a policy
 
@@ -62,18 +60,6 @@ class Answer:
     answer_tokens: int
     cached: bool
     finished: bool = True  # False for an answer that was cut off, which only `as_is` accepts
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over answers; `cost` counts only answers that did not come from the cache."""
-
-    answers: int
-    cached: int
-    failed: int
-    prompt_tokens: int
-    answer_tokens: int
-    cost: float
 
 
 def picture(file: str | Path) -> dict[str, Any]:
@@ -205,8 +191,7 @@ def ask_all(
 ) -> list[Answer | NoAnswer]:
     """Answers in the order of the conversations, at most `concurrency` requests at a time.
 
-    Where a request got no answer, its NoAnswer stands in the list. `seeds`, if given, holds one seed per conversation.
-    An endpoint that cannot be used at all (wrong key, unknown model) is an EndpointError, and no more is sent.
+    A request without an answer gives its NoAnswer; an endpoint that cannot be used at all is an EndpointError.
     """
     _connect(endpoint)
     stop = threading.Event()
@@ -224,12 +209,3 @@ def ask_all(
 
     with ThreadPoolExecutor(endpoint.concurrency) as workers:
         return list(workers.map(answered, conversations, seeds or [None] * len(conversations)))
-
-
-def totals(endpoint: Endpoint, answers: Sequence[Answer | NoAnswer]) -> Totals:
-    """Counts of answers and tokens, and the cost of those that were not cached."""
-    good = [answer for answer in answers if isinstance(answer, Answer)]
-    paid = [answer for answer in good if not answer.cached]
-    prompt, text = sum(answer.prompt_tokens for answer in good), sum(answer.answer_tokens for answer in good)
-    cost = sum(a.prompt_tokens * endpoint.price_in + a.answer_tokens * endpoint.price_out for a in paid) / 1e6
-    return Totals(len(good), len(good) - len(paid), len(answers) - len(good), prompt, text, cost)

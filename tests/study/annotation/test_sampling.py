@@ -12,9 +12,10 @@ from self_answers import always, ask, save_policy
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import policy, reward
-from mmrlhf_core.rollout import generate, sampling
-from mmrlhf_core.rollout.endpoint import Endpoint, NoAnswer
-from mmrlhf_core.rollout.sampling import Ledger, SampledAnswers, Sampling
+from mmrlhf_core.rollout import generate
+from mmrlhf_study.annotation import sampling
+from mmrlhf_study.annotation.endpoint import Endpoint, NoAnswer
+from mmrlhf_study.annotation.sampling import Ledger, SampledAnswers, Sampling
 
 HOW = Sampling(n=3, max_new_tokens=6, seed=5)
 
@@ -227,13 +228,13 @@ def test_scores_follow_their_answers_and_are_kept(base, queries, tmp_path, monke
     texts = [("a red circle .", "", "a red circle ."), ("no .", "yes .", "at b3 a red circle ."), ("no .",) * 3]
     answers = [SampledAnswers(q.id, t, (1,) * 3, (True,) * 3) for q, t in zip(queries, texts, strict=True)]
     where = (tmp_path / "media", 2, 5, str(tmp_path / "ledger"))
-    found = sampling.rate(str(tmp_path / "reward"), queries, answers, *where)
-    assert [one.query for one in found] == [query.id for query in queries]
-    assert found[0].scores[0] == found[0].scores[2] != found[0].scores[1]
-    assert len(set(found[1].scores)) == 3
-    assert len(set(found[2].scores)) == 1
-    assert all(count > 0 for one in found for count in one.tokens)
-    assert found[0].tokens[1] < found[0].tokens[0] + 5
+    rated = sampling.rate(str(tmp_path / "reward"), queries, answers, *where)
+    assert [one.query for one in rated] == [query.id for query in queries]
+    assert rated[0].scores[0] == rated[0].scores[2] != rated[0].scores[1]
+    assert len(set(rated[1].scores)) == 3
+    assert len(set(rated[2].scores)) == 1
+    assert all(count > 0 for one in rated for count in one.tokens)
+    assert rated[0].tokens[1] < rated[0].tokens[0] + 5
     monkeypatch.setattr(reward, "load", lambda name: pytest.fail("loaded for nothing"))
-    assert sampling.rate(str(tmp_path / "reward"), queries, answers, *where) == found
-    assert sampling.rate(str(tmp_path / "reward"), queries[::-1], answers[::-1], *where) == found[::-1]
+    assert sampling.rate(str(tmp_path / "reward"), queries, answers, *where) == rated
+    assert sampling.rate(str(tmp_path / "reward"), queries[::-1], answers[::-1], *where) == rated[::-1]
