@@ -20,7 +20,6 @@ from mmrlhf_study.evaluation.held_out import AVERAGE
 from mmrlhf_study.evaluation.paper import FIGURE_12A
 
 GAIN_CONTROLS = ("sft", "shuffled", "constant_beta")  # arms that may explain a gain over DPO
-GAIN_CONTROLS = ("sft", "shuffled", "constant_beta")  # arms that may explain a gain over DPO
 QUOTE = "{} on average of four benchmarks, one run (Fig. 12a)"
 RELATION = {
     compare.BETTER: "is better than",
@@ -63,7 +62,8 @@ def against(compared: pd.DataFrame, arm: str = "mm_dpo") -> list[str]:
     lines = []
     for row, p in zip(compared.itertuples(), compared["p (Holm)"], strict=True):
         gap = shown(row.difference, row.low, row.high, sign="+")
-        lines.append(f"{label(arm)} {RELATION[row.verdict]} {label(row.against)}: {gap}, p = {p:.3f} after Holm.")
+        chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        lines.append(f"{label(arm)} {RELATION[row.verdict]} {label(row.against)}: {gap}, {chance} after Holm.")
     return lines
 
 

@@ -122,7 +122,9 @@ def sentences(compared: pd.DataFrame, noise: Mapping[str, float]) -> list[str]:
     equal = int((compared.difference == best.difference).sum())
     above = f"Cells with a higher mean than DPO: {(compared.difference > 0).sum()} of {len(compared)}"
     highest = f"The highest cell{f', the first of {equal} equal ones' if equal > 1 else ''}"
-    default = [f"The paper's default, {_minus_dpo(row)}" for _, row in compared[compared.cell == DEFAULT.name].iterrows()]
+    default = [
+        f"The paper's default, {_minus_dpo(row)}" for _, row in compared[compared.cell == DEFAULT.name].iterrows()
+    ]
     names = ", ".join(f"{row.cell} ({row.difference:+.2f})" for row in differ.itertuples())
     named = f": {names}" if names else ""
     correlation = noise["rank correlation of score and mean beta"]

@@ -43,12 +43,8 @@ def test_the_price_of_a_score_is_reported_where_intervals_lie_apart():
     assert right.endswith("right answers: DPO")
     assert claims.endswith("claims: DPO, SFT on chosen")
     assert mm_dpo.price(averages(base=1, dpo=2), style).endswith(". Fewer claims: DPO.")
-    assert (
-        mm_dpo.price(averages(base=1, sft=2), measured(0.1, ("right", "claims"), base=(1, 3), sft=(1, 3))).count(
-            ": none"
-        )
-        == 2
-    )
+    equal = measured(0.1, ("right", "claims"), base=(1, 3), sft=(1, 3))
+    assert mm_dpo.price(averages(base=1, sft=2), equal).count(": none") == 2
 
 
 def test_no_arm_above_the_base_is_said_without_a_list():
@@ -89,10 +85,7 @@ def test_headlines_stand_beside_the_paper_and_name_their_world():
     assert "MM-DPO less DPO with offset" not in lines, "only the arms of the table"
     assert {line.world for line in lines.values()} == {"MiniWorld"}
     assert mm_dpo.order(means).count("MM-DPO > DPO > base") == 2, "here and in the paper"
-    assert "MM-DPO = DPO > base" in mm_dpo.order(averages(mm_dpo=1.5, dpo=1.5, base=0.5)).replace("DPO = MM-DPO", "MM-DPO = DPO")
-    assert "MM-DPO = DPO > base" in mm_dpo.order(averages(mm_dpo=1.5, dpo=1.5, base=0.5)).replace(
-        "DPO = MM-DPO", "MM-DPO = DPO"
-    )
+    assert "DPO = MM-DPO > base" in mm_dpo.order(averages(mm_dpo=1.5, dpo=1.5, base=0.5))
 
 
 def test_figure_5_is_the_papers_curve():
