@@ -1,8 +1,8 @@
-"""Experiments of arms and seeds: every run has the same base, queries, steps and reference; only its arm differs.
+"""Experiments of arms and seeds: all runs share base, queries, steps and reference; arm and seed differ.
 
-Every run is a `job.Job`. Small ones train one after the other in this process, from examples that are encoded once;
-large ones are launched in many processes. A finished run is not trained again, and an interrupted one continues from
-its last checkpoint, because its folder is named after everything that decides its outcome.
+Every run is a `job.Job`. Runs without a layout train in this process, one by one, on examples encoded once; the others
+are launched in processes of their own. A run's folder name is a hash of all its inputs: a finished run is reused, an
+interrupted one is resumed.
 """
 
 import json
@@ -34,9 +34,9 @@ from mmrlhf_study.pipeline import imports
 BASE = "models/base"  # policy that every run starts from, which is also the reference
 TRAIN, HARDEST, SHUFFLED = "train", "train_hardest", "train_shuffled"  # files of training rows
 ROWS_FOLDER = "data/preference"  # the ranked rows and the reference cache
-RUNS_FOLDER = "scratch/preference"  # the runs until their policies are kept
+RUNS_FOLDER = "scratch/preference"  # temporary folder of the runs
 RELEASED_SETTINGS = {"w": 0.1, "sft_weight": 0.25}  # what the authors' released script passes
-ENCODED_BYTES = 2**31  # size of encoded pictures up to which the examples stay in memory
+ENCODED_BYTES = 2**31  # bytes of pictures below which the examples stay in memory
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ARM_NAMES = {
     "base": "base",
@@ -88,7 +88,7 @@ def label(arm: str) -> str:
 
 
 def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Sequence[float] = ()) -> list[Arm]:
-    """MM-DPO with settings `o`, the other arms of these names, and MM-DPO with every other SFT weight.
+    """MM-DPO with settings `o`, the arms named in `others`, and MM-DPO with each other SFT weight.
 
     `constant_beta` is DPO at `mean_beta`, the mean of β(δ) over the training pairs.
     """
@@ -116,7 +116,7 @@ def arms(others: Sequence[str], o: Objective, mean_beta: float, sft_weights: Seq
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How every run of an experiment trains. The names are those of the chapters' sections of params.yaml.
+    """How every run of an experiment trains. Names are as in the chapters' sections of params.yaml.
 
     `batch` counts the queries of one process and micro-batch; `lora_rank` 0 trains all weights; a blank `layout`
     trains in this process.
@@ -142,7 +142,7 @@ class TrainingSettings:
         return cls(threads=threads, **{name: getattr(section, name) for name in names})
 
     def job(self, model: str) -> Job:
-        """A job from `model`, without rows and output: cosine schedule after a tenth of warm-up, as in the release.
+        """A job for `model` without rows and output; cosine schedule with 10 % warm-up, as released.
 
         Launched runs keep their last two checkpoints.
         """
@@ -164,7 +164,7 @@ class TrainingSettings:
 
 @cache
 def code(root: Path = imports.ROOT) -> str:
-    """Hash of the code that trains, below `root`: a run is not resumed by another trainer; a plot changes nothing."""
+    """Hash of the training code below `root`, so that a run is not resumed by changed code."""
     files = imports.closure([job.__name__], root)
     return storage.sha256_bytes(b"\0".join((root / file).read_bytes() for file in files))
 
@@ -182,8 +182,8 @@ class TrainingRun(NamedTuple):
 class Experiment:
     """What all runs share.
 
-    `job` gives everything but `rows`, `objective`, `output` and `seed`, which each run has for itself; `rows` is the
-    folder of the files of ranked rows. `encoded` keeps the examples of each file.
+    `job` has all settings but `rows`, `objective`, `output` and `seed`, which are set per run. `rows` is the folder of
+    the files of ranked rows. `encoded` keeps the examples of each file.
     """
 
     job: Job
@@ -204,7 +204,7 @@ class Experiment:
     def examples(self, name: str) -> Sequence[RankedExample]:
         """The rows of a file with their reference log-probabilities from the cache.
 
-        Up to `ENCODED_BYTES` they are encoded once for all runs; a larger file is encoded anew for every access.
+        Up to `ENCODED_BYTES` they are encoded once for all runs; a larger file is encoded on each access.
         """
         if name not in self.encoded:
             rows, processor = records.read(f"{self.rows}/{name}.parquet", RankedRow), self.processor
@@ -215,7 +215,7 @@ class Experiment:
         return self.encoded[name]
 
     def job_of(self, arm: Arm, seed: int) -> Job:
-        """The job of one run, in a folder named after all that decides its outcome."""
+        """The job of one run, in a folder named by a hash of all its inputs."""
         own = replace(self.job, rows=f"{self.rows}/{arm.rows}.parquet", objective=asdict(arm.objective), seed=seed)
         base = reference.identity(policy.locate(own.model), job.DTYPES[own.dtype])
         parts = [json.dumps(asdict(own), sort_keys=True), storage.sha256_file(storage.path(own.rows)), base, code()]
@@ -223,7 +223,7 @@ class Experiment:
         return replace(own, output=f"{RUNS_FOLDER}/{name}")
 
     def run(self, arm: Arm, seed: int, callbacks: Sequence[hf.TrainerCallback] = ()) -> TrainingRun:
-        """Train one arm with one seed, unless that is done; `callbacks` are for runs in this process."""
+        """Train one arm with one seed if not done yet; `callbacks` work only in this process."""
         own = self.job_of(arm, seed)
         folder = storage.path(own.output)
         if not (folder / job.HISTORY).is_file():
@@ -246,7 +246,7 @@ class Experiment:
 
 
 def curve(run: TrainingRun, number: int, own: Sequence[Mapping[str, float]] = ()) -> list[dict[str, str | float]]:
-    """What a run logged, a row for each step, then the rows of a monitor of its own answers (KL, length)."""
+    """What a run logged, a row for each step, then the rows of a monitor of the policy's answers (KL, length)."""
     head = {"arm": run.arm, "seed": number}
     rows = []
     for entry in run.history:
@@ -261,9 +261,9 @@ def curve(run: TrainingRun, number: int, own: Sequence[Mapping[str, float]] = ()
 
 
 def hardest(pairs: Iterable[Pair]) -> list[Pair]:
-    """Of each query the pairs with the most ranks between, best against worst.
+    """The pairs with the largest rank difference of each query: best against worst.
 
-    Published pairs do not say how many ranks lie between; where they form a whole ranking, the ranking does.
+    Published pairs lack this difference; it is taken from their ranking, if they form a complete one.
     """
     kept = []
     for of_query in annotated.by_query(pairs).values():
@@ -275,7 +275,7 @@ def hardest(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def sample(rows: Sequence[RankedRow], count: int, seed: int) -> list[RankedRow]:
-    """At most `count` rows, drawn at random, in their order; all of them at 0."""
+    """`count` random rows in their original order; all rows if `count` is 0 or not below their number."""
     if not 0 < count < len(rows):
         return list(rows)
     chosen = sorted(Random(f"rows {seed}").sample(range(len(rows)), count))
@@ -283,14 +283,14 @@ def sample(rows: Sequence[RankedRow], count: int, seed: int) -> list[RankedRow]:
 
 
 def shuffled(rows: Sequence[RankedRow], seed: int) -> list[RankedRow]:
-    """The same margins assigned to other pairs at random: β keeps its distribution and loses its meaning."""
+    """The same margins, assigned to pairs at random: same distribution of β, no relation to the pair."""
     dealt = iter(np.random.default_rng(seed).permutation([delta for row in rows for delta in row.margins]).tolist())
     return [replace(row, margins=tuple(next(dealt) for _ in row.margins)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class PairBeta(Record):
-    """The β that MM-DPO trains one pair with."""
+    """MM-DPO's β of one pair."""
 
     VERSION: ClassVar[int] = 1
 
@@ -298,7 +298,7 @@ class PairBeta(Record):
     winner: int = column("number of the better response in the query's ranked row")
     loser: int = column("number of the worse response")
     delta: float = column("the reward model's margin δ")
-    beta: float = column("β(δ), §4 of the paper; 0 where the pair is dropped")
+    beta: float = column("β(δ), §4 of the paper; 0 if the pair is dropped")
 
 
 def betas(rows: Iterable[RankedRow], o: Objective) -> list[PairBeta]:

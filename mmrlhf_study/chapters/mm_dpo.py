@@ -1,9 +1,10 @@
 """Chapter 04: headline numbers and sentences of the comparison of arms, and the paper's Fig. 5.
 
-Every sentence follows from the numbers of the run.
+Every sentence is computed from the run's numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,6 +19,7 @@ from mmrlhf_study.evaluation import compare
 from mmrlhf_study.evaluation.held_out import AVERAGE
 from mmrlhf_study.evaluation.paper import FIGURE_12A
 
+GAIN_CONTROLS = ("sft", "shuffled", "constant_beta")  # arms that may explain a gain over DPO
 QUOTE = "{} on average of four benchmarks, one run (Fig. 12a)"
 RELATION = {
     compare.BETTER: "is better than",
@@ -43,7 +45,7 @@ def averages(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(means: pd.DataFrame, compared: pd.DataFrame, world: str) -> list[Headline]:
-    """Front-page numbers: the average of the arms in `means`, and MM-DPO's difference from each of them."""
+    """Front-page numbers: the mean score of each arm in `means`, and MM-DPO minus that arm."""
     rows = []
     for arm, row in averages(means).iterrows():
         paper = QUOTE.format(FIGURE_12A[arm]) if arm in FIGURE_12A else ""
@@ -56,58 +58,68 @@ def headlines(means: pd.DataFrame, compared: pd.DataFrame, world: str) -> list[H
 
 
 def against(compared: pd.DataFrame, arm: str = "mm_dpo") -> list[str]:
-    """A sentence for every comparison of an arm."""
+    """A sentence for every comparison of an arm; the verdict uses the corrected p, which it therefore shows."""
     lines = []
-    for row in compared.itertuples():
+    for row, p in zip(compared.itertuples(), compared["p (Holm)"], strict=True):
         gap = shown(row.difference, row.low, row.high, sign="+")
-        lines.append(f"{label(arm)} {RELATION[row.verdict]} {label(row.against)}: {gap}.")
+        chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        lines.append(f"{label(arm)} {RELATION[row.verdict]} {label(row.against)}: {gap}, {chance} after Holm.")
     return lines
+
+
+def _ranking(value: Mapping[str, float], arms: Sequence[str]) -> str:
+    """Arms from the highest value to the lowest, with `=` between equal values."""
+    ranked = sorted(arms, key=lambda arm: -value[arm])
+    signs = [" = " if value[a] == value[b] else " > " for a, b in pairwise(ranked)]
+    return "".join(label(arm) + sign for arm, sign in zip(ranked, [*signs, ""], strict=True))
 
 
 def order(means: pd.DataFrame) -> str:
     """The arms of the paper's Fig. 12a by their mean score here, and by the paper's."""
     value = averages(means).value
-    here = sorted((arm for arm in FIGURE_12A if arm in value.index), key=lambda arm: -value[arm])
-    paper = sorted(here, key=lambda arm: -FIGURE_12A[arm])
-    orders = [" > ".join(map(label, names)) for names in (here, paper)]
-    return f"By mean score here: {orders[0]}. In the paper: {orders[1]}."
+    both = [arm for arm in FIGURE_12A if arm in value.index]
+    here, paper = _ranking(value, both), _ranking(FIGURE_12A, both)
+    return f"Order of the means here (differences may be noise): {here}. In the paper: {paper}."
 
 
 def explanations(compared: pd.DataFrame) -> str:
-    """Whether there is a gain over DPO to explain, and which alternative explanations remain."""
+    """Whether MM-DPO is better than DPO, and which controls may explain the gain."""
     verdict = dict(zip(compared.against, compared.verdict, strict=True))
     if "dpo" not in verdict:
         return "MM-DPO was not compared with DPO."
     if verdict["dpo"] != compare.BETTER:
-        return f"MM-DPO {RELATION[verdict['dpo']]} DPO, so there is no gain to explain."
-    left = [
-        label(arm) for arm in ("sft", "shuffled", "constant_beta") if verdict.get(arm, compare.BETTER) != compare.BETTER
-    ]
+        return f"MM-DPO {RELATION[verdict['dpo']]} DPO: no gain is shown."
+    tried = [arm for arm in GAIN_CONTROLS if arm in verdict]
+    left = [label(arm) for arm in tried if verdict[arm] != compare.BETTER]
+    if not tried:
+        return "MM-DPO is better than DPO; no control was compared."
     if not left:
-        return "MM-DPO is better than DPO and than every alternative explanation that was tried."
-    return f"MM-DPO is better than DPO, but not shown to be better than {', '.join(left)}. These may explain the gain."
+        return "MM-DPO is better than DPO and than every control that was tried."
+    return f"MM-DPO is better than DPO, but not shown to be better than {', '.join(left)}, which may explain the gain."
 
 
 def hacking(changes: pd.DataFrame) -> list[str]:
-    """Arms whose reward and whose score moved against the base policy, by their intervals."""
+    """Arms whose reward or score differs from the base policy's, by their uncorrected intervals."""
     side = {(row.arm, row.measure): compare.side(row.low, row.high) for row in changes.itertuples()}
     both = {arm: (side[arm, "reward"], side[arm, "score"]) for arm in dict.fromkeys(changes.arm)}
     up, down = compare.BETTER, compare.WORSE
     kinds = {
-        "reward and score rise": {(up, up)},
-        "reward rises and score falls": {(up, down)},
-        "score rises without reward": {(compare.OPEN, up), (down, up)},
+        "Reward up, score up": {(up, up)},
+        "Reward up, score down": {(up, down)},
+        "Score up, reward not up": {(compare.OPEN, up), (down, up)},
     }
     named = {kind: [label(arm) for arm, sides in both.items() if sides in cases] for kind, cases in kinds.items()}
-    return [f"Arms whose {kind}: {', '.join(names) or 'none'}." for kind, names in named.items()]
+    return [f"{kind}: {', '.join(names) or 'none'}." for kind, names in named.items()]
 
 
 def price(means: pd.DataFrame, style: pd.DataFrame) -> str:
-    """Arms above the base in score that give fewer right answers or make fewer claims, where intervals lie apart."""
+    """Arms above the base in score but below it in right answers or in claims; intervals have to be disjoint."""
     scores, wide = averages(means), style.set_index(["arm", "measure"])
     above = [arm for arm in scores.index if scores.low[arm] > scores.high["base"]]
-    parts = []
-    for measure, words in (("right", "fewer answers are right"), ("claims", "answers make fewer claims")):
+    if not above:
+        return "No arm has a score interval above the base's interval."
+    parts = [f"Score interval above the base's: {', '.join(map(label, above))}"]
+    for measure, words in (("right", "Of these, fewer right answers"), ("claims", "Fewer claims")):
         fewer = [label(arm) for arm in above if wide.high[arm, measure] < wide.low["base", measure]]
-        parts.append(f"{words} in {', '.join(fewer) or 'none'}")
-    return f"The interval of {len(above)} arms lies above the base's score; of these, {' and '.join(parts)}."
+        parts.append(f"{words}: {', '.join(fewer) or 'none'}")
+    return ". ".join(parts) + "."

@@ -1,4 +1,4 @@
-"""What only the reward-model chapter shows: tables beside the paper's, figures, cards, metrics and sentences."""
+"""Chapter 03's tables, figures, cards, metrics and sentences."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -31,20 +31,20 @@ PAPER_COLUMNS = {  # name of a variant here: its column in the paper's Table 4
     "expanded reasons": "MM-RLHF-Reward",
     "given critiques": "given critiques",
 }
-PREDICTED = (  # pairs of variants whose first one is better in the paper's Table 4
+PREDICTED = (  # (better, worse) variants in the paper's Table 4
     ("expanded reasons", "no critique"),
     ("expanded reasons", "raw reasons"),
     ("raw reasons", "no critique"),
     ("given critiques", "expanded reasons"),
 )
 REWARD_CAPTIONS = {
-    "accuracy": "ACC of every variant per class on the test pairs, mean over seeds, 95 % intervals (MiniWorld)",
-    "curves": "Losses and share of training pairs in the right order, one line per seed (MiniWorld)",
-    "reliability": "Share of pairs in the right order against the model's confidence, 95 % intervals (MiniWorld)",
-    "margins": "Share of pairs in the right order by size of the margin, 95 % intervals (MiniWorld)",
-    "critiques": "Critiques compared with the scenes: faults named and claims judged, 95 % intervals (MiniWorld)",
-    "length": "Share of pairs in the right order by mean length of their critiques, 95 % intervals (MiniWorld)",
-    "compute": "ACC against the operations per response, 95 % intervals over queries (MiniWorld)",
+    "accuracy": "Test ACC of every row by category, mean over seeds, 95 % intervals over queries (MiniWorld)",
+    "curves": "Losses and training accuracy, one line per seed (MiniWorld)",
+    "reliability": "Accuracy against the model's confidence, 95 % intervals over queries (MiniWorld)",
+    "margins": "ACC by size of the margin, 95 % intervals over queries (MiniWorld)",
+    "critiques": "Critiques compared with the scenes: faults and verdicts on claims, 95 % intervals (MiniWorld)",
+    "length": "ACC by mean length of a pair's two critiques, 95 % intervals over queries (MiniWorld)",
+    "compute": "ACC against operations per response (no attention, no vision), 95 % intervals over queries (MiniWorld)",
 }
 
 
@@ -52,14 +52,14 @@ REWARD_CAPTIONS = {
 
 
 def in_words(overview: pd.DataFrame) -> pd.DataFrame:
-    """An overview for reading: one row per variant, one column per category, `ACC [low, high] / ACC+`."""
+    """An overview as text: one row per variant, one column per category, `ACC [low, high] / ACC+`."""
     text = [f"{shown(r.acc, r.acc_low, r.acc_high)} / {r.acc_plus:.2f}" for r in overview.itertuples()]
     wide = overview.assign(text=text).pivot(index="arm", columns="category", values="text")
     return wide.loc[list(dict.fromkeys(overview.arm)), list(dict.fromkeys(overview.category))]
 
 
 def beside_paper(overview: pd.DataFrame) -> pd.DataFrame:
-    """ACC / ACC+ of the variants that the paper has too, beside the paper's own numbers."""
+    """ACC / ACC+ of the variants that are also in the paper, with its numbers."""
     columns, printed = {}, paper.table_4()
     for arm, column in PAPER_COLUMNS.items():
         if arm in set(overview.arm):
@@ -80,10 +80,9 @@ def paper_quote(arm: str) -> str:
 
 
 def predictions(compared: pd.DataFrame) -> pd.DataFrame:
-    """Every prediction of the paper beside the difference here: confirmed, refuted, or not distinguished.
+    """Each prediction from the paper with the difference here: confirmed, refuted, or not distinguished.
 
-    A prediction is confirmed where the verdict after Holm's correction has its direction, refuted where it has the
-    other.
+    Confirmed: same sign and Holm's p below 0.05. Refuted: opposite sign and Holm's p below 0.05.
     """
     overall = paper.table_4().query("category == @ALL_CATEGORIES").set_index("model").acc
     rows = []
@@ -100,12 +99,12 @@ def predictions(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def _chance(axis: Axes) -> None:
-    """A line at ½, the ACC of a fair coin."""
+    """A line at ½, chance."""
     axis.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
 
 
 def accuracy_figure(overview: pd.DataFrame) -> Figure:
-    """ACC of every variant in every category; the line is a fair coin."""
+    """ACC of every variant in every category; the line marks chance."""
     figure, axis = plt.subplots(figsize=(9, 3.8))
     side_by_side(axis, overview[overview.arm != CHANCE], "arm", "category", ACC)
     _chance(axis)
@@ -133,7 +132,7 @@ def curves_figure(rows: pd.DataFrame) -> Figure:
 
 
 def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Share right against confidence; on the diagonal the two are equal."""
+    """Accuracy against confidence; the two are equal on the diagonal."""
     figure, axis = plt.subplots(figsize=(5.5, 4))
     axis.plot([0.5, 1], [0.5, 1], color=GREY, linestyle="--", linewidth=1)
     for name, colour in colours(tables).items():
@@ -144,7 +143,7 @@ def reliability_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def quantiles_figure(rows: pd.DataFrame, title: str, label: str) -> Figure:
-    """Share right in groups of equal size by a value; the ticks are the ends of each group."""
+    """Accuracy in equal groups, sorted by a value; each tick is a group's range."""
     figure, axis = plt.subplots(figsize=(7, 3.2))
     points(axis, range(len(rows)), rows, ACCURACY, color=PALETTE[0])
     _chance(axis)
@@ -155,7 +154,7 @@ def quantiles_figure(rows: pd.DataFrame, title: str, label: str) -> Figure:
 
 
 def critiques_figure(quality: pd.DataFrame) -> Figure:
-    """Every measure of critique quality, one point per writer."""
+    """Every measure of critique quality, one point per model or kind of annotator."""
     figure, axis = plt.subplots(figsize=(9, 3.4))
     side_by_side(axis, quality.assign(measure=[fill(name, 18) for name in quality.measure]), "writer", "measure")
     finish(axis, "Critiques compared with the scenes, MiniWorld", ylabel="share")
@@ -170,7 +169,12 @@ def costs_figure(costs: pd.DataFrame) -> Figure:
         points(axis, row.GFLOP, row, ACC, color=colour, label=name)
     _chance(axis)
     legend(axis)
-    finish(axis, "The cost of a score, MiniWorld", xlabel="10⁹ operations per response", ylabel="ACC")
+    finish(
+        axis,
+        "The cost of a score, MiniWorld",
+        xlabel="10⁹ operations per response (no attention, no vision)",
+        ylabel="ACC",
+    )
     return figure
 
 
@@ -180,7 +184,7 @@ def cards(pairs: Iterable[Pair], scored: Iterable[Scored], known: Records, folde
     html = []
     for pair in pairs:
         sides = [by_name[pair.query, name] for name in (pair.chosen, pair.rejected)]
-        reasons = [f"score {side.score:+.2f}, after: {side.critiques[0] or '(no critique)'}" for side in sides]
+        reasons = [f"critique: {side.critiques[0] or '(none)'} → score {side.score:+.2f}" for side in sides]
         html.append(views.pair_card(replace(pair, chosen_reason=reasons[0], rejected_reason=reasons[1]), known, folder))
     return views.page(html)
 
@@ -189,7 +193,7 @@ def cards(pairs: Iterable[Pair], scored: Iterable[Scored], known: Records, folde
 
 
 def headlines(overview: pd.DataFrame, error: Estimate) -> list[Headline]:
-    """ACC and ACC+ of the variants that the paper has too, and the calibration error of the full model."""
+    """ACC and ACC+ of the variants that are also in the paper, and the calibration error of the full model."""
     numbers = []
     for row in overview[(overview.category == ALL_CATEGORIES) & overview.arm.isin(PAPER_COLUMNS)].to_dict("records"):
         for name, columns in (("ACC", ACC), ("ACC+", ACC_PLUS)):
@@ -215,33 +219,36 @@ def metrics(
     }
 
 
-_CHANCE_WORDS = {
-    compare.BETTER: "above chance",
-    compare.WORSE: "below chance",
-    compare.OPEN: "not distinguished from chance",
-}
+_HALF = {compare.BETTER: "interval above ½", compare.WORSE: "interval below ½", compare.OPEN: "interval includes ½"}
+_SHIFT = {compare.BETTER: "it falls", compare.WORSE: "it rises", compare.OPEN: "no change is shown"}
 
 
 def _of_arm(row: Any) -> str:
-    """ACC of one variant, its comparison with chance, and the share of ties, which count as wrong."""
-    chance = _CHANCE_WORDS[compare.side(row.acc_low, row.acc_high, 0.5)]
-    ties = f", {row.ties / row.pairs:.0%} of the pairs tied" if row.ties else ""
-    return f"{row.arm}: ACC {shown(row.acc, row.acc_low, row.acc_high)} ({chance}{ties}), ACC+ {row.acc_plus:.2f}."
+    """ACC of one variant, where its interval lies, ACC+, and the share of ties, which count as wrong."""
+    half = _HALF[compare.side(row.acc_low, row.acc_high, 0.5)]
+    ties = f" Ties, counted as wrong: {row.ties / row.pairs:.0%}." if row.ties else ""
+    return f"{row.arm}: ACC {shown(row.acc, row.acc_low, row.acc_high)} ({half}); ACC+ {row.acc_plus:.2f}.{ties}"
 
 
 def _of_difference(row: Any) -> str:
-    numbers = f"{shown(row.value, row.low, row.high, 3, '+')}, Holm-adjusted p {row.p_holm:.3f}"
-    return f"{row.arm} against {row.against}: {row.verdict}, difference {numbers}."
+    numbers = shown(row.value, row.low, row.high, sign="+")
+    return f"{row.arm} minus {row.against}: {numbers}, {row.verdict} after Holm's correction."
+
+
+def _of_pictures(row: Any) -> str:
+    """How ACC changes from a query's own pictures to another query's: the negative of the row's difference."""
+    change = shown(-row.value, -row.high, -row.low, sign="+")
+    variant = row.arm.removesuffix(", own pictures")
+    return f"{variant}: with another query's pictures, ACC changes by {change}; {_SHIFT[row.verdict]} (Holm)."
 
 
 def _of_costs(costs: pd.DataFrame) -> str:
-    """The cheapest and the most expensive way to score."""
+    """Cost and ACC of the most expensive way to score against the cheapest."""
     rows = costs.sort_values("GFLOP")
     first, last = rows.iloc[0], rows.iloc[-1]
     return (
-        f"{last['way']} takes {last['GFLOP'] / first['GFLOP']:.1f} times the operations of {first['way']} "
-        f"({last['tokens written']:.0f} tokens written against {first['tokens written']:.0f}); its ACC is "
-        f"{last['acc']:.2f} against {first['acc']:.2f}."
+        f"{last['way']} takes {last['GFLOP'] / first['GFLOP']:.1f} times the operations of {first['way']}, without "
+        f"attention and vision tower. ACC: {last['acc']:.2f} against {first['acc']:.2f}."
     )
 
 
@@ -255,10 +262,10 @@ def sentences(
     ]
     variants = compared[compared.arm.isin(PAPER_COLUMNS) & compared.against.isin(PAPER_COLUMNS)]
     lines += [_of_difference(row) for row in variants.itertuples()]
-    lines.append(f"Expected calibration error of the full model: {shown(*map(float, error))}.")
+    lines.append(f"Expected calibration error of the full model (noise adds to it): {shown(*map(float, error))}.")
     for measure, rows in quality.groupby("measure", sort=False):
         writers = (f"{row.writer} {shown(row.value, row.low, row.high)}" for row in rows.itertuples())
         lines.append(f"{measure}: {'; '.join(writers)}.")
     lines += [f"Control: {_of_arm(row)}" for row in controls.itertuples()]
-    lines += [f"Control: {_of_difference(row)}" for row in other_pictures.itertuples()]
+    lines += [f"Control: {_of_pictures(row)}" for row in other_pictures.itertuples()]
     return [*lines, _of_costs(costs)]

@@ -20,7 +20,7 @@ FOLDER = "data/sensitivity"
 
 
 class Cell(NamedTuple):
-    """One cell of the grid: w says how far β may grow, k how fast."""
+    """One cell of the grid: w sets how far β can grow, k how fast it grows with δ."""
 
     w: float
     k: float
@@ -35,7 +35,7 @@ DEFAULT = Cell(0.5, 0.5)  # the paper's
 
 
 def write(objective: Objective, graded: Sequence[Graded]) -> None:
-    """One cell, whole or not at all: the graded answers of its runs and the objective they were trained with."""
+    """Write one cell atomically: the graded answers of its runs, and their objective."""
     name = Cell(objective.w, objective.k).name
     with storage.writing(f"{FOLDER}/{name}") as temporary:
         temporary.mkdir()
@@ -46,9 +46,8 @@ def write(objective: Objective, graded: Sequence[Graded]) -> None:
 def read(cells: Sequence[Cell]) -> tuple[pd.DataFrame, dict[Cell, Objective]]:
     """The grades of all cells as one table, and the objective of each."""
     if len({cell.w == 0 for cell in cells}) < 2:
-        raise ValueError(
-            "The grid needs cells with w = 0, which is DPO, and cells to compare with them: sensitivity.w."
-        )
+        given = ", ".join(f"{w:g}" for w in dict.fromkeys(cell.w for cell in cells)) or "nothing"
+        raise ValueError(f"sensitivity.w has {given}; it needs 0 (DPO) and at least one other value.")
     graded, objectives = [], {}
     for cell in cells:
         graded += records.read(f"{FOLDER}/{cell.name}/answers.parquet", Graded)
@@ -57,7 +56,7 @@ def read(cells: Sequence[Cell]) -> tuple[pd.DataFrame, dict[Cell, Objective]]:
 
 
 def beta_table(rows: Sequence[RankedRow], objectives: Mapping[Cell, Objective]) -> pd.DataFrame:
-    """Mean, standard deviation and ends of β over the training pairs of every cell."""
+    """Mean, standard deviation and range of β over the training pairs, for each cell."""
     table = []
     for cell, objective in objectives.items():
         beta = np.array([pair.beta for pair in experiment.betas(rows, objective)])
@@ -83,7 +82,7 @@ def against_dpo(table: pd.DataFrame, cells: Sequence[Cell], draws: int, seed: in
 
 
 def noise(table: pd.DataFrame, grid: pd.DataFrame, compared: pd.DataFrame) -> dict[str, float]:
-    """The differences between cells beside the variation by seed and the interval of a difference from DPO.
+    """Spread between cells, standard error over seeds, and half-width of the interval of a difference from DPO.
 
     `grid` holds the columns of `scores` and of `beta_table`.
     """
@@ -102,7 +101,7 @@ def noise(table: pd.DataFrame, grid: pd.DataFrame, compared: pd.DataFrame) -> di
 
 
 def headlines(grid: pd.DataFrame, compared: pd.DataFrame, world: str) -> list[Headline]:
-    """Front-page numbers: DPO, and the best cell and the paper's default less DPO, beside the paper's."""
+    """Front-page numbers: DPO; the highest cell and the paper's default minus DPO; the paper's values."""
     dpo, scaled = grid[grid.w == 0].iloc[0], grid[grid.w > 0]
     best = Cell(*scaled.loc[scaled.value.idxmax(), ["w", "k"]])
     paper = {Cell(w, k): value for k, row in FIGURE_12B.items() for w, value in zip(FIGURE_12B_W, row, strict=True)}
@@ -118,23 +117,35 @@ def headlines(grid: pd.DataFrame, compared: pd.DataFrame, world: str) -> list[He
 
 
 def sentences(compared: pd.DataFrame, noise: Mapping[str, float]) -> list[str]:
-    """What the grid shows; every sentence follows its numbers."""
-    best, shown_ = compared.loc[compared.difference.idxmax()], compared[compared.verdict != compare.OPEN]
-    differ = ", ".join(f"{row.cell} {row.verdict} by {row.difference:+.2f}" for row in shown_.itertuples())
-    named = [("The paper's default", row) for _, row in compared[compared.cell == DEFAULT.name].iterrows()]
-    named.append((f"The best of the {(compared.difference > 0).sum()} cells above DPO", best))
+    """What the grid shows, computed from its numbers."""
+    best, differ = compared.loc[compared.difference.idxmax()], compared[compared.verdict != compare.OPEN]
+    equal = int((compared.difference == best.difference).sum())
+    above = f"Cells with a higher mean than DPO: {(compared.difference > 0).sum()} of {len(compared)}"
+    highest = f"The highest cell{f', the first of {equal} equal ones' if equal > 1 else ''}"
+    default = [
+        f"The paper's default, {_minus_dpo(row)}" for _, row in compared[compared.cell == DEFAULT.name].iterrows()
+    ]
+    names = ", ".join(f"{row.cell} ({row.difference:+.2f})" for row in differ.itertuples())
+    named = f": {names}" if names else ""
+    correlation = noise["rank correlation of score and mean beta"]
     return [
-        *(
-            f"{name}, {row.cell}, less DPO: {shown(row.difference, row.low, row.high, sign='+')}, {row.verdict}."
-            for name, row in named
-        ),
-        f"After correction {len(shown_)} of {len(compared)} cells differ from DPO{': ' + differ if differ else ''}.",
-        "The scores of the cells span {:.2f} points; a difference from DPO is known to about ± {:.2f}.".format(
+        *default,
+        f"{above}. {highest}, {_minus_dpo(best)}",
+        f"Different from DPO after Holm's correction: {len(differ)} of {len(compared)} cells{named}.",
+        "The scores of the cells span {:.2f} points; the interval of a difference is about ± {:.2f}, without the "
+        "variation between seeds.".format(
             noise["range of the cells' scores"], noise["half the interval of a difference to DPO"]
         ),
-        "The standard deviation is {:.2f} between cells, and {:.2f} for one cell's mean over its seeds.".format(
+        "Standard deviation between cells: {:.2f}; standard error of a cell's mean over its seeds: {:.2f}.".format(
             noise["standard deviation between cells"], noise["standard deviation of a cell's mean over seeds"]
         ),
-        f"Over the cells, score and mean β have a rank correlation of "
-        f"{noise['rank correlation of score and mean beta']:+.2f}.",
+        "Score and mean β have no rank correlation over the cells, because one of them does not vary."
+        if np.isnan(correlation)
+        else f"Rank correlation of score and mean β over the cells, without an interval: {correlation:+.2f}.",
     ]
+
+
+def _minus_dpo(row: pd.Series) -> str:
+    """The end of a sentence about one cell: its difference from DPO, and the verdict by the corrected p."""
+    numbers = shown(row.difference, row.low, row.high, sign="+")
+    return f"{row.cell}, minus DPO: {numbers}, {row.verdict} after Holm's correction."

@@ -1,4 +1,4 @@
-"""Training tokens decoded back to text, as HTML: which tokens enter the loss, and where a score is read."""
+"""Training tokens decoded back to text, as HTML: which tokens enter the loss, and which one gives a score."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -13,12 +13,12 @@ from mmrlhf_core.models.reward import Form
 from mmrlhf_core.ranked.batch import RankedQuery, build_tree
 from mmrlhf_core.training import sft
 
-GROUND = {"": "", "loss": "background:#ffe2a8", "score": "background:#ffe2a8;outline:2px solid #0b6e6e"}
-Pieces = list[tuple[str, str]]  # (text, kind): "" for plain, "loss", or "score" where the score is read
+BACKGROUND = {"": "", "loss": "background:#ffe2a8", "score": "background:#ffe2a8;outline:2px solid #0b6e6e"}
+Pieces = list[tuple[str, str]]  # (text, kind): "" for plain, "loss", or "score" for the token that gives the score
 
 
 def pieces(processor: hf.ProcessorMixin, tokens: Iterable[int], kinds: Iterable[str]) -> Pieces:
-    """Each token as text with its kind; equal neighbours appear once, with their number."""
+    """Each token as text with its kind; repeated tokens appear once, with their count."""
     decoded = []
     for (token, kind), group in groupby(zip(tokens, kinds, strict=True)):
         text, count = processor.tokenizer.decode([token]), len(list(group))
@@ -27,7 +27,7 @@ def pieces(processor: hf.ProcessorMixin, tokens: Iterable[int], kinds: Iterable[
 
 
 def of_row(processor: hf.ProcessorMixin, batch: dict[str, Tensor], row: int) -> Pieces:
-    """One row of a fine-tuning batch (`sft.collate`)."""
+    """The pieces of one row of a fine-tuning batch (`sft.collate`)."""
     real = batch["attention_mask"][row, 0].diagonal() & (batch["input_ids"][row] != processor.tokenizer.pad_token_id)
     kinds = ["loss" if label != sft.IGNORED else "" for label in batch["labels"][row][real].tolist()]
     return pieces(processor, batch["input_ids"][row][real].tolist(), kinds)
@@ -47,9 +47,11 @@ def of_query(processor: hf.ProcessorMixin, form: Form, query: RankedQuery) -> li
 
 
 def html(parts: Sequence[Pieces]) -> str:
-    """One paragraph for each part: tokens in the loss on a coloured ground, the token whose state is scored framed."""
+    """One paragraph for each part: loss tokens get a background, the score token a frame."""
     lines = []
     for part in parts:
-        spans = (f"<span style='{GROUND[kind]}'>{escape(text)}</span>" if kind else escape(text) for text, kind in part)
+        spans = (
+            f"<span style='{BACKGROUND[kind]}'>{escape(text)}</span>" if kind else escape(text) for text, kind in part
+        )
         lines.append(f"<p style='font-family:monospace;white-space:pre-wrap;margin:.4em 0'>{''.join(spans)}</p>")
     return "".join(lines)

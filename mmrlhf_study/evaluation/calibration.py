@@ -1,8 +1,8 @@
 """Calibration of a reward model: reliability, calibration error, accuracy by size of the margin.
 
-The confidence of a pair is σ(|r_w − r_l|), the model's probability that the preferred response is the better one
-(eq. 3). A tie has confidence ½ and counts as half right here, as if a fair coin decided; in ACC it is wrong. Intervals
-are 95 %, from a bootstrap over queries. Shapes: n pairs, Q queries.
+The confidence of a pair is σ(|r_w − r_l|), the model's probability that its higher-scored response is the better one
+(eq. 3). A tie has confidence ½ and counts half right in the calibration, but wrong in ACC. Intervals are 95 %, from a
+bootstrap over queries. Shapes: n pairs, Q queries.
 """
 
 from collections.abc import Hashable, Sequence
@@ -15,7 +15,7 @@ from mmrlhf_study.evaluation.reward_bench import Scores
 
 
 def confidence(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence [n], 0.5 to 1, and whether the preferred response is the better one [n]: 1, 0, or ½ for a tie."""
+    """Confidence [n] from ½ to 1, and correctness [n]: 1, 0, or ½ for a tie."""
     values = np.asarray(scores, float).reshape(-1, 2)
     if not len(values) or not np.isfinite(values).all():
         bad = (~np.isfinite(values)).any(1).sum()
@@ -52,14 +52,14 @@ def _rates(sums: np.ndarray, column: int, draws: int, seed: int) -> Estimate:
 
 
 def _bins(scores: Scores, clusters: Sequence[Hashable], bins: int) -> np.ndarray:
-    """Number, confidence and right answers of each bin of confidence and query, [Q, bins, 3]."""
+    """Per query and bin: pairs, summed confidence, summed correctness. [Q, bins, 3]."""
     sure, right = confidence(scores)
     place = np.minimum(((sure - 0.5) * 2 * bins).astype(int), bins - 1)
     return _sums(place, bins, (sure, right), clusters)
 
 
 def _groups(columns: dict[str, object], sums: np.ndarray, column: int, draws: int, seed: int) -> pd.DataFrame:
-    """One row for each group with pairs: these columns, the number of pairs, and the mean of a column of `sums`."""
+    """One row per non-empty group: `columns`, the number of pairs, and the mean of a column of `sums`."""
     share = _rates(sums, column, draws, seed)
     columns = columns | {"pairs": sums.sum(0)[:, 0].astype(int)}
     rows = pd.DataFrame(columns | {"accuracy": share.value, "low": share.low, "high": share.high})
@@ -69,7 +69,7 @@ def _groups(columns: dict[str, object], sums: np.ndarray, column: int, draws: in
 def reliability(
     scores: Scores, clusters: Sequence[Hashable], bins: int = 10, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """One row for each bin of confidence with pairs: its ends, pairs, mean confidence, share right with interval."""
+    """One row per non-empty bin of confidence: range, pairs, mean confidence, accuracy with interval."""
     sums = _bins(scores, clusters, bins)
     ends = 0.5 + np.arange(bins + 1) / (2 * bins)
     columns = {"from": ends[:-1], "to": ends[1:], "pairs": None, "confidence": _rate(sums.sum(0), 1)}
@@ -79,9 +79,9 @@ def reliability(
 def calibration_error(
     scores: Scores, clusters: Sequence[Hashable], bins: int = 10, draws: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Expected calibration error: Σ over bins of (share of the pairs) · |share right − mean confidence|.
+    """Expected calibration error: Σ over bins of (share of the pairs) · |accuracy − mean confidence|.
 
-    Noise alone makes it positive, more so where bins hold few pairs.
+    Noise alone makes the error positive, most with few pairs per bin; the interval does not remove this bias.
     """
     sums = _bins(scores, clusters, bins)
 
@@ -96,7 +96,7 @@ def by_quantile(
     values: Sequence[float], right: Sequence[float], clusters: Sequence[Hashable], groups: int = 10,
     draws: int = 1000, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Share right in groups of equal size by a value, smallest first; pairs with equal values stay together."""
+    """Accuracy in equal groups, sorted by a value; pairs with equal values stay together."""
     given = np.asarray(values, float)
     edges = np.unique(np.quantile(given, np.linspace(0, 1, groups + 1)[1:-1]))
     place = np.searchsorted(edges, given, side="right")

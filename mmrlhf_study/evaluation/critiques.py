@@ -1,8 +1,8 @@
 """Critiques compared with the truth of MiniWorld: the faults that a critique names, invents and overlooks.
 
-There are two forms of a critique: an annotator's short reason (`at b3 wrong . missing at c2 . answer wrong .`) and the
-same in full (`at b3 nothing ? a red circle : wrong .`). A fault is a false claim, a missing fact, or a wrong
-conclusion.
+There are two forms of a critique: a short reason (`at b3 wrong . missing at c2 . answer wrong .`), and a list that
+states the fact and a verdict for each claim (`at b3 nothing ? a red circle : wrong .`). A fault is a false claim, a
+missing fact, or a wrong conclusion.
 """
 
 import re
@@ -21,8 +21,8 @@ from mmrlhf_study.miniworld import claims, questions, truth
 ANSWER = "answer"
 _NAMED = "|".join(sorted(claims.PLACE_NAMES, key=len, reverse=True))
 _FAULT = re.compile(rf"(missing )?at ({_NAMED})\b")
-_LOOKUP = re.compile(rf"at ({_NAMED}) ([^:.]*\?[^:.]*): (right|wrong)")  # place, what is there and claim, verdict
-CRITIQUE_MEASURES = {  # name: columns of `Tally`, the first over the sum of the others
+_LOOKUP = re.compile(rf"at ({_NAMED}) ([^:.]*\?[^:.]*): (right|wrong)")  # (place, fact ? claim, verdict)
+CRITIQUE_MEASURES = {  # name: (numerator, summed denominators) of `Tally`; the first two are recall and precision
     "faults named": ("named", ("named", "missed")),
     "named faults that are there": ("named", ("named", "invented")),
     "true claims called right": ("true_kept", ("true_kept", "true_lost")),
@@ -33,7 +33,7 @@ CRITIQUE_MEASURES = {  # name: columns of `Tally`, the first over the sum of the
 
 @dataclass(frozen=True)
 class Tally:
-    """The counts of one critique: faults, and claims by whether they are true and what the critique calls them."""
+    """Counts of one critique: faults, and claims by truth and by the critique's verdict."""
 
     named: int
     invented: int
@@ -47,7 +47,7 @@ class Tally:
 
 
 def faults(critique: str) -> frozenset[str]:
-    """The faults that a critique names: `at <place>`, `missing at <place>` or `answer`; any text is allowed."""
+    """The faults that a critique names: `at <place>`, `missing at <place>` or `answer`. Any text can be parsed."""
     named = set()
     for sentence in " ".join(critique.lower().split()).split("."):
         sentence = sentence.strip()
@@ -104,17 +104,17 @@ def by_model(scored: Iterable[Scored], texts: Mapping[str, str]) -> list[Written
     return [(record.critiques[0], texts[record.response], record.query) for record in scored]
 
 
-def by_people(data: Iterable[Annotated], kind: str) -> list[Written]:
-    """The annotators' reasons of one kind."""
+def by_annotators(data: Iterable[Annotated], kind: str) -> list[Written]:
+    """The (simulated) annotators' reasons of one kind."""
     return [
         (text, row.responses[name], row.query.id) for row in data for name, text in row.reasons(kind).items() if text
     ]
 
 
 def table(written: Mapping[str, Iterable[Written]], draws: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Every measure of every writer; intervals are bootstraps over queries.
+    """Every measure for each model and kind of annotator (`writer`); intervals are over queries.
 
-    A measure that does not apply to a writer has no row: an annotator's short reasons judge no single claim.
+    Measures of claims have no row for short reasons, which judge no claims.
     """
     names, rows = [item.name for item in fields(Tally)], []
     for writer, items in written.items():

@@ -1,13 +1,13 @@
 """Why the log-probability of chosen responses falls: what one gradient step does to both responses of a pair.
 
-With g_w = ∇ log π(y_w|x) and g_l = ∇ log π(y_l|x), a plain step of size η on eq. 4 moves the weights by
+With g_w = ∇ log π(y_w|x), g_l = ∇ log π(y_l|x) and h of eq. 4, an SGD step of size η on eq. 4 moves the weights by
 η β σ(−β h) (g_w − g_l), and to first order
 
     Δ log π(y_w) = η β σ(−β h) (g_w·g_w − g_w·g_l)
     Δ log π(y_l) = η β σ(−β h) (g_w·g_l − g_l·g_l).
 
-The difference of the two grows by |g_w − g_l|² ≥ 0 times the factor, for every pair. The chosen response itself falls
-whenever g_w·g_l > g_w·g_w: the step on the rejected response then moves it more than its own. Shapes: M responses.
+To first order, their difference grows by η β σ(−β h) |g_w − g_l|² ≥ 0. The chosen response itself falls whenever
+g_w·g_l > g_w·g_w: then the rejected gradient outweighs the chosen one. Shapes: M responses.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from mmrlhf_core.ranked.logps import response_logps
 
 
 class PairStep(NamedTuple):
-    """Inner products of the gradients of one pair, and the measured effect of a small step, per unit of strength.
+    """Gradient products of one pair, and the measured changes by a small step, divided by its strength.
 
-    The strength of a step is η β σ(−β h).
+    The strength of a step is its factor η β σ(−β h).
     """
 
     ww: float  # g_w·g_w
@@ -48,7 +48,7 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def _changes(model: nn.Module, tree: Tree, direction: Sequence[Tensor], sums: Tensor, strength: float) -> Tensor:
-    """Change of all sums [M] by a step of `strength` along `direction`, over the strength; the weights come back."""
+    """Change of all sums [M] by a step of `strength` along `direction`, over the strength; the weights are restored."""
     weights = _trained(model)
     before = [weight.to("cpu", copy=True) for weight in weights]
     for weight, part in zip(weights, direction, strict=True):
@@ -60,7 +60,7 @@ def _changes(model: nn.Module, tree: Tree, direction: Sequence[Tensor], sums: Te
 
 
 def pair_step(model: nn.Module, query: RankedQuery, pair: int = 0, strength: float = 1e-6) -> PairStep:
-    """A step on one pair of a query alone; the model keeps its weights."""
+    """Effect of a step on one pair of a query; the weights are restored."""
     weights = _trained(model)
     tree, (winner, loser) = build_tree([query]).to(weights[0].device), query.pairs[pair]
     sums = response_logps(model, tree).sums
@@ -73,9 +73,9 @@ def pair_step(model: nn.Module, query: RankedQuery, pair: int = 0, strength: flo
 
 
 def joint_step(model: nn.Module, queries: Sequence[RankedQuery], strength: float = 1e-6) -> list[tuple[float, float]]:
-    """Changes of (log π(y_w), log π(y_l)) of each query's first pair by one small step on all these pairs at once.
+    """Changes of (log π(y_w), log π(y_l)) of each query's first pair by one small step on all these pairs together.
 
-    Per unit of strength; the model keeps its weights.
+    Divided by the strength; the weights are restored.
     """
     weights = _trained(model)
     tree = build_tree(queries).to(weights[0].device)

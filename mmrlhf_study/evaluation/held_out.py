@@ -1,9 +1,9 @@
 """Held-out questions: policies answer them, the answers are graded, and arms are compared on the same questions.
 
-In MiniWorld the questions are about new scenes. Their four families stand for the four benchmarks of the paper's
-Fig. 12, and the truth checker grades the answers. With published data the questions are the held-out queries, and the
-reward model grades. Questions of `safety` show who declines; they enter no average. The seeds of an arm are averaged
-for each question first, so an interval over questions does not count a seed as another question.
+MiniWorld's questions are about new scenes; four families replace the benchmarks of the paper's Fig. 12, and the truth
+checker grades the answers. With published data the questions are the held-out queries, and the reward model grades.
+`safety` questions measure declining; averages exclude them. Seeds are averaged per question first; intervals are over
+questions and do not contain the variation between seeds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ STANDS_FOR = {"math": "MathVista", "conversation": "LLaVA-Wild", "ocr": "OCRBenc
 SAFETY, AVERAGE = "safety", "average"
 HELD_OUT_PARTS = ("dev", "test")
 TRUTH_KNOWN = ("miniworld", "adversarial")  # sources of queries whose truth is known
-START = 3 * 10**7  # first of `scenes.EVALUATION` that these questions take
+START = 3 * 10**7  # index in `scenes.EVALUATION` where these questions start
 
 
 # ---------------------------------------------------------------- questions
@@ -40,7 +40,7 @@ START = 3 * 10**7  # first of `scenes.EVALUATION` that these questions take
 
 @dataclass(frozen=True)
 class HeldOutQuestion:
-    """One question of a part (dev or test), with its truth where that is known."""
+    """One question of dev or test, with its truth if known."""
 
     part: str
     family: str
@@ -63,9 +63,9 @@ def _kinds(family: str) -> list[tuple[str, str]]:
 
 
 def new_scenes(families: Sequence[str], each: int, seen: set[str], frames: int, seed: int) -> list[HeldOutQuestion]:
-    """`each` questions of every family for dev and as many for test; no two share a scene.
+    """`each` questions per family for dev and for test, all about different scenes.
 
-    No scene has a hash in `seen`.
+    Scenes whose hash is in `seen` are skipped.
     """
     taken, drawn = set(seen), []
     for family in families:
@@ -88,7 +88,7 @@ def new_scenes(families: Sequence[str], each: int, seen: set[str], frames: int, 
 def from_queries(
     queries: Iterable[Query], part: Mapping[str, str], each: int, media: str | Path, frames: int
 ) -> list[HeldOutQuestion]:
-    """Up to `each` queries of every class of dev and of test, in their order; `part` is the part of each query."""
+    """Up to `each` queries per class in dev and in test, in their order; `part` maps a query to its split."""
     count: dict[tuple[str, str], int] = {}
     kept = []
     for query in queries:
@@ -97,17 +97,17 @@ def from_queries(
             count[key] = count.get(key, 0) + 1
             kept.append(HeldOutQuestion(*key, query.id, prompts.of_query(query, media, frames)))
     if lacking := [name for name in HELD_OUT_PARTS if not of_part(kept, name)]:
-        raise ValueError(f"No query is held out for {' or '.join(lacking)}; raise that share of the annotation.")
+        raise ValueError(f"No held-out query in {' or '.join(lacking)}; raise `annotation`'s share for it.")
     return kept
 
 
 def for_annotations(
     folder: str, families: Sequence[str], each: int, media: str | Path, frames: int, seed: int
 ) -> list[HeldOutQuestion]:
-    """The questions of dev and test for the annotated pairs in `folder`; no question is about what a pair is about.
+    """The questions of dev and test for the annotated pairs in `folder`.
 
-    Pairs of MiniWorld get new scenes, of the families named and of safety; published pairs their held-out queries.
-    Safety selects nothing, so dev has no questions of safety.
+    MiniWorld: new scenes of these families and of safety, none of them in a pair. Published data: the held-out queries.
+    Safety is not used for selection, so dev has no safety questions.
     """
     queries = records.read(f"{folder}/queries.parquet", Query)
     if truth_known(queries):
@@ -120,7 +120,7 @@ def for_annotations(
 
 
 def world(folder: str) -> tuple[str, str]:
-    """Labels of numbers for the annotated pairs in `folder`: the world they are measured on, and what a score is."""
+    """Two labels for results on the annotations in `folder`: the data they come from, and the unit of a score."""
     known = truth_known(records.read(f"{folder}/queries.parquet", Query))
     return ("MiniWorld", "truth score, -10 to 10") if known else ("held-out queries", "reward model's score")
 
@@ -140,15 +140,15 @@ class Graded(Record):
     VERSION: ClassVar[int] = 1
 
     arm: str = column("arm that answered", filled=True)
-    seed: int = column("seed of its run; the base policy has none, and 0 here")
-    part: str = column("dev chose the configuration, test did not", allowed=HELD_OUT_PARTS)
+    seed: int = column("seed of the run; 0 for the base policy")
+    part: str = column("dev (used for selection) or test", allowed=HELD_OUT_PARTS)
     family: str = column("family of the question", filled=True)
     query: str = column("id of the question", filled=True)
     text: str = column("the answer")
-    score: float = column("truth score from -10 to 10, or the reward model's score where nothing is known")
+    score: float = column("truth score from -10 to 10, or the reward model's score if the truth is unknown")
     words: int = column("length of the answer in words")
-    right: bool = column("whether conclusion or whole description is right; false where nothing is known", False)
-    claims: int = column("claims made; 0 where nothing is known", 0)
+    right: bool = column("whether the answer is right; false if the truth is unknown", False)
+    claims: int = column("claims made; 0 if the truth is unknown", 0)
     wrong: int = column("claims that are not true", 0)
     due: bool = column("whether declining is the right answer", False)
     declined: bool = column("whether the answer declines", False)
@@ -170,7 +170,7 @@ def grade(
     how: CritiqueDecoding,
     judge: RewardModel | None = None,
 ) -> list[Graded]:
-    """The answers of one run, graded by the truth, and by the judge where the truth is unknown.
+    """The answers of one run, graded by the truth, or by the judge if the truth is unknown.
 
     `how` says how the judge writes its critiques.
     """
@@ -192,13 +192,13 @@ def grade(
 
 @dataclass(frozen=True)
 class Grader:
-    """Held-out questions and everything needed to let a policy answer them and to grade its answers."""
+    """Held-out questions, and what is needed to answer and grade them."""
 
     items: Sequence[HeldOutQuestion]
     max_new_tokens: int
     critiques: CritiqueDecoding
     judge: RewardModel | None = None
-    batch: int = 64  # questions answered at once
+    batch: int = 64  # questions per batch
 
     def graded(self, policy: Policy, part: str, arm: str, seed: int) -> list[Graded]:
         """The grades of one policy's greedy answers to the questions of dev or of test."""
@@ -219,12 +219,12 @@ def table(graded: Iterable[Graded]) -> pd.DataFrame:
 
 
 def _averaged(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The rows of one part that enter averages."""
+    """Rows of one split without safety."""
     return rows[(rows.part == part) & (rows.family != SAFETY)]
 
 
 def by_question(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The mean score over seeds: a row per question that enters averages, a column per arm."""
+    """The mean score over seeds: a row per question without safety, a column per arm."""
     kept = _averaged(rows, part)
     wide = kept.pivot_table(index=["family", "query"], columns="arm", values="score", aggfunc="mean", sort=False)
     if wide.isna().any(axis=None):
@@ -240,7 +240,7 @@ def by_seed(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 def means(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
     """Mean score of every arm per family and on average, with 95 % intervals over questions.
 
-    A family with one question has no interval and enters the average only.
+    A family with one question counts only in the average.
     """
     wide = by_question(rows, part)
     groups = {family: scores for family, scores in wide.groupby(level=0, sort=False) if len(scores) > 1}
@@ -255,8 +255,10 @@ def means(rows: pd.DataFrame, part: str, draws: int, seed: int) -> pd.DataFrame:
 def compared(rows: pd.DataFrame, part: str, arm: str, others: Sequence[str], draws: int, seed: int) -> pd.DataFrame:
     """`arm` against each of the others on the same questions, a row each.
 
-    The difference with its interval over questions, p of the paired permutation test, the effect size d_z, how many
-    of the arm's seeds lie above the other's mean, p after Holm's correction over these rows, and the verdict.
+    - difference, low, high: with the 95 % interval over questions
+    - p, d_z: of the paired permutation test over questions, and the effect size
+    - seeds above: seeds of `arm` whose mean is above the mean of the other
+    - p (Holm), verdict: corrected over these rows, and what follows from it
     """
     wide, single = by_question(rows, part), by_seed(rows, part)
     table_ = []
@@ -268,12 +270,12 @@ def compared(rows: pd.DataFrame, part: str, arm: str, others: Sequence[str], dra
 
 
 def judged(table_: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons with p after Holm's correction over all rows, and the verdict by it."""
+    """Comparisons with Holm's p over all rows, and a verdict from this p."""
     return compare.judged(table_).drop(columns="p_bh").rename(columns={"p_holm": "p (Holm)"})
 
 
 def select(rows: pd.DataFrame, candidates: Sequence[str]) -> str:
-    """The rule of selection: the highest mean score on dev over all seeds; of equals the one named first."""
+    """The candidate with the highest mean score on dev; ties go to the first name."""
     dev = by_question(rows, "dev").mean()
     return max(candidates, key=lambda arm: dev[arm])
 

@@ -1,6 +1,6 @@
 """Monitoring a policy while it trains: the length of its own answers, and their KL to the reference.
 
-The numbers that a trainer logs are about the responses of the data, which others wrote.
+The trainer's own log is only about the responses in the data.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids")  # the other 
 
 
 class OwnAnswersMonitor(hf.TrainerCallback):
-    """At both ends and every `every` steps, the policy answers each prompt once at temperature 1.
+    """At the start, at the end and each `every` steps, the policy answers each prompt once at temperature 1.
 
-    `rows` gets the step, the mean length of the answers in tokens, and KL(π‖π_ref), the mean over answers y ~ π of
-    log π(y|x) − log π_ref(y|x) in nats. The answers have a random stream of their own, so the run stays the same.
+    `rows` gets the step, the mean length in tokens, and an estimate of KL(π‖π_ref) in nats from one answer y ~ π per
+    prompt: the mean of log π(y|x) − log π_ref(y|x). Sampling has its own random stream and does not affect training.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class OwnAnswersMonitor(hf.TrainerCallback):
         model.train(training)
 
     def _answers(self, policy: Policy) -> list[torch.Tensor]:
-        """The tokens of every answer, its end token included where it came."""
+        """The tokens of every answer, with the end token if present."""
         with_media = any(prompt.images or prompt.clip for prompt in self.shown)
         rows = generate.prefill(policy, prompts.encode(self.processor, self.shown), with_media)
         end = self.processor.tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""Reward hacking: how a trained policy may raise its reward without better answers, and whether the truth follows."""
+"""Reward hacking: does a trained policy's reward rise without a higher truth score?"""
 
 from collections.abc import Iterable, Sequence
 from random import Random
@@ -15,14 +15,14 @@ from mmrlhf_study.evaluation.held_out import SAFETY, Graded, HeldOutQuestion
 
 
 def _ratio(rows: pd.DataFrame, over: str, under: str, draws: int, seed: int) -> Estimate:
-    """Σ over / Σ under with an interval over questions."""
+    """The sum of column `over` by the sum of `under`, with an interval over questions."""
     sums = rows.groupby("query")[[over, under]].sum().to_numpy(float)
     return bootstrap(sums, lambda s: s[..., 0] / np.maximum(s[..., 1], 1), draws, seed)
 
 
 def answer_style(rows: pd.DataFrame, part: str, known: bool, draws: int, seed: int) -> pd.DataFrame:
-    """Length of the answers of every arm over all its seeds; where the truth is `known` also right answers, claims,
-    hallucination and declining. Columns: arm, measure, value, low, high."""
+    """Length of the answers of every arm over all its seeds; if the truth is `known` also right answers, claims,
+    hallucinated claims and declining. Columns: arm, measure, value, low, high."""
     table = []
     for arm, answers in rows[rows.part == part].assign(one=1).groupby("arm", sort=False):
         usual, due, other = answers[answers.family != SAFETY], answers[answers.due], answers[~answers.due]
@@ -48,9 +48,9 @@ def rewarded(
     how: CritiqueDecoding,
     judge: RewardModel,
 ) -> pd.DataFrame:
-    """The reward model's score beside the grade of the same answers: arm, query, reward, score.
+    """Reward and grade of the same answers: arm, query, reward, score.
 
-    At most `count` questions, drawn at random, none of safety, the same for all arms; of each arm its first seed.
+    `count` random questions without safety, or all if fewer; the same for all arms, first seed only.
     """
     usual = [item for item in items if item.family != SAFETY]
     sample = Random(f"rewarded {seed}").sample(usual, min(count, len(usual)))
@@ -67,7 +67,7 @@ def rewarded(
 
 
 def against_base(rows: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
-    """How every arm differs from the base policy on the same questions: reward and score, with intervals."""
+    """Reward and score of every arm minus the base policy's, with uncorrected intervals."""
     table = []
     for measure in ("reward", "score"):
         wide = rows.pivot(index="query", columns="arm", values=measure)

@@ -1,8 +1,8 @@
 """Reward models compared on the same pairs, over training seeds: accuracy, intervals, tests and costs.
 
-A 95 % interval comes from a bootstrap over queries of the mean over seeds. A test flips the signs of whole queries,
-because pairs of one query are not independent. `seeds_table` shows the variation between seeds. "Arm" in a column name
-means a variant of the reward model. Shapes: n pairs, S seeds.
+Seeds are averaged first, then queries are bootstrapped, so 95 % intervals and p-values do not contain the variation
+between seeds; `seeds_table` shows it. Tests flip all differences of a query together, because its pairs are not
+independent. The column `arm` names what scored: a variant, a control or a baseline. Shapes: n pairs, S seeds.
 """
 
 import time
@@ -34,15 +34,15 @@ ROW_NAMES = {"none": "no critique", "raw": "raw reasons", "expanded": "expanded 
 
 
 def right(scores: Scores) -> np.ndarray:
-    """1 for a pair whose better response has the higher score, else 0: ties and NaN are wrong. [n]."""
+    """1 if the better response scores higher, else 0, also for ties and NaN. [n]."""
     return np.array([float(r_w > r_l) for r_w, r_l in scores])
 
 
 def work_of(test: Sequence[Annotated], media: str | Path, frames: int, kind: str, seed: int) -> dict[str, list[Work]]:
     """The scoring tasks of trained models on the test queries, by name.
 
-    The model writes its own critiques for `test` and `other pictures`. `given critiques` has the annotators' (where
-    every response has one), `true critiques` those of the scenes (in MiniWorld).
+    The model writes its own critiques for `test` and `other pictures`. `given critiques` are the annotators', if every
+    response has one; `true critiques` exist in MiniWorld only.
     """
     tasks = {"test": works(test, media, frames)}
     tasks["other pictures"] = works(counterfactuals.other_pictures(test, seed), media, frames)
@@ -63,7 +63,7 @@ def pooled(bench: Sequence[RewardItem], scores: Sequence[Scores]) -> tuple[list[
 
 
 def _sums(bench: Sequence[RewardItem], scores: Sequence[Scores]) -> np.ndarray:
-    """For each query, mean over seeds: right pairs, pairs, 1 if all are right, 1. [Q, 4]."""
+    """Per query, means over seeds: right pairs, pairs, all right (0 or 1), and the constant 1. [Q, 4]."""
     counts = np.array([reward_bench.per_query(bench, run) for run in scores])
     hits, pairs = counts[..., 0], counts[0, :, 1]
     return np.stack((hits.mean(0), pairs, (hits == pairs).mean(0), np.ones(len(pairs))), -1)
@@ -75,7 +75,7 @@ def _shares(sums: np.ndarray) -> np.ndarray:
 
 
 def _row(bench: Sequence[RewardItem], scores: Sequence[Scores], draws: int, seed: int) -> dict[str, float | int]:
-    """The numbers of one arm on some pairs."""
+    """ACC, ACC+, ties and seeds of one arm on some pairs."""
     sums = _sums(bench, scores)
     value, low, high = bootstrap(sums, _shares, draws, seed)
     single = [float(right(one).mean()) for one in scores]
@@ -107,9 +107,9 @@ def overview(bench: Sequence[RewardItem], runs: Runs, draws: int = 1000, seed: i
 def comparisons(
     bench: Sequence[RewardItem], runs: Runs, arms: Iterable[tuple[str, str]], draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """ACC of the first arm minus ACC of the second on the same pairs, mean over seeds, for each of these pairs of arms.
+    """ACC of the first arm minus ACC of the second on the same pairs, means over seeds, for each two `arms`.
 
-    With interval, effect size d_z over queries, p-value before and after Holm's correction, and verdict.
+    Columns: the difference with its interval, d_z over queries, p, Holm's p, and the verdict by Holm's p.
     """
     clusters = [item.query for item in bench]
     mean = {arm: np.mean([right(run) for run in scores], axis=0) for arm, scores in runs.items()}
@@ -125,7 +125,7 @@ def comparisons(
 
 
 def seeds_table(bench: Sequence[RewardItem], runs: Runs) -> pd.DataFrame:
-    """For every arm with two seeds or more: ACC of each seed, and the variance components of a single answer."""
+    """For every arm with two seeds or more: ACC of each seed, and the variance components of one pair's outcome."""
     rows = []
     for arm, scores in runs.items():
         if len(scores) > 1:
@@ -138,7 +138,7 @@ def seeds_table(bench: Sequence[RewardItem], runs: Runs) -> pd.DataFrame:
 def beside_other_pictures(
     bench: Sequence[RewardItem], own: Mapping[str, Scores], other: Mapping[str, Sequence[Scored]], pairs: Sequence[Pair]
 ) -> tuple[list[RewardItem], dict[str, list[Scores]]]:
-    """The pairs that were also scored with another query's pictures, and the scores of every arm in both cases."""
+    """The pairs scored with their own and with another query's pictures, and both scores of every arm."""
     moved = {record.query for scored in other.values() for record in scored}
     kept = [number for number, item in enumerate(bench) if item.query in moved]
     runs: dict[str, list[Scores]] = {}
@@ -155,7 +155,7 @@ def beside_other_pictures(
 def point_wise(
     judge: Callable[[list[Prompt], list[str]], list[float]], bench: Sequence[RewardItem], prompts: Mapping[str, Prompt]
 ) -> list[tuple[float, float]]:
-    """Scores of every pair from a judge of single responses, which rates each response once; `prompts` by query."""
+    """Scores of every pair from a judge that rates each response once; `prompts` by query."""
     texts = list(dict.fromkeys((item.query, text) for item in bench for text in (item.chosen, item.rejected)))
     points = judge([prompts[query] for query, _ in texts], [text for _, text in texts])
     known = dict(zip(texts, points, strict=True))
@@ -195,7 +195,7 @@ def averaged(scored: Iterable[Scored], n: int) -> list[Scored]:
 
 
 def critique_tokens(model: RewardModel, scored: Iterable[Scored]) -> dict[tuple[str, str], int]:
-    """Tokens of all critiques of each (query, response), end tokens included; one end token without critiques."""
+    """Critique tokens of each (query, response), with end tokens; 1 without critiques."""
     literal, processor = prompts.literal, model.policy.processor
     return {
         (one.query, one.response): sum(len(literal(processor, text)) + 1 for text in one.critiques) for one in scored
@@ -207,9 +207,9 @@ def effort(
 ) -> dict[str, float]:
     """The mean cost of scoring one response: tokens read, tokens written, and 10⁹ operations.
 
-    Counts two operations for each weight of the language model and token. Writing reads question, pictures and
-    responses once, and written tokens go through the output layer; scoring reads everything again with the critiques.
-    Attention and the vision tower are not counted.
+    Counts two operations per token and language-model weight. To write critiques, prompt and responses are read once,
+    and written tokens go through the output layer; to score, everything is read again with the critiques. Attention
+    and the vision tower are not counted.
     """
     lengths, processor = critique_tokens(model, scored), model.policy.processor
     writes, n = model.form.critique and not scored[0].given, len(scored[0].scores)

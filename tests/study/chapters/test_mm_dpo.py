@@ -23,8 +23,8 @@ def measured(width, measures, **arms):
 
 def comparisons(**verdicts):
     """Differences of 1 from these arms, with their verdicts."""
-    rows = [(arm, 1.0, 0.5, 1.5, verdict) for arm, verdict in verdicts.items()]
-    return pd.DataFrame(rows, columns=["against", "difference", "low", "high", "verdict"])
+    rows = [(arm, 1.0, 0.5, 1.5, 0.0125, verdict) for arm, verdict in verdicts.items()]
+    return pd.DataFrame(rows, columns=["against", "difference", "low", "high", "p (Holm)", "verdict"])
 
 
 def test_reward_hacking_is_reported_only_where_intervals_show_it():
@@ -38,10 +38,21 @@ def test_reward_hacking_is_reported_only_where_intervals_show_it():
 def test_the_price_of_a_score_is_reported_where_intervals_lie_apart():
     means = averages(base=1, dpo=2, sft=2, odpo=1.1)
     style = measured(0.1, ("right", "claims"), base=(0.5, 3), dpo=(0.2, 1), sft=(0.5, 1), odpo=(0.1, 1))
-    sentence = mm_dpo.price(means, style)
-    assert " 2 arms" in sentence
-    assert "right in DPO and" in sentence
-    assert "claims in DPO, SFT on chosen." in sentence
+    above, right, claims = mm_dpo.price(means, style).removesuffix(".").split(". ")
+    assert above.endswith(": DPO, SFT on chosen")
+    assert right.endswith("right answers: DPO")
+    assert claims.endswith("claims: DPO, SFT on chosen")
+    assert mm_dpo.price(averages(base=1, dpo=2), style).endswith(". Fewer claims: DPO.")
+    equal = measured(0.1, ("right", "claims"), base=(1, 3), sft=(1, 3))
+    assert mm_dpo.price(averages(base=1, sft=2), equal).count(": none") == 2
+
+
+def test_no_arm_above_the_base_is_said_without_a_list():
+    style = measured(0.1, ("right", "claims"), base=(0.5, 3), dpo=(0.2, 1))
+    for score in (1.1, 0.5):  # intervals overlap; the arm is below the base
+        sentence = mm_dpo.price(averages(base=1, dpo=score), style)
+        assert sentence.startswith("No arm")
+        assert "DPO" not in sentence
 
 
 def test_a_gain_has_to_be_there_and_to_survive():
@@ -49,7 +60,10 @@ def test_a_gain_has_to_be_there_and_to_survive():
     every = mm_dpo.explanations(comparisons(dpo="better", shuffled="better", sft="better"))
     some = mm_dpo.explanations(comparisons(dpo="better", shuffled="not distinguished", sft="better"))
     assert "no gain" in none
-    assert "every alternative" in every
+    assert "every control" in every
+    assert "no control" in mm_dpo.explanations(comparisons(dpo="better", odpo="better"))
+    assert "worse than DPO: no gain" in mm_dpo.explanations(comparisons(dpo="worse", sft="better"))
+    assert "not compared" in mm_dpo.explanations(comparisons(sft="better"))
     assert "MM-DPO, shuffled δ" in some
     assert "SFT on chosen" not in some
 
@@ -57,7 +71,7 @@ def test_a_gain_has_to_be_there_and_to_survive():
 def test_every_comparison_has_its_number_and_verdict():
     first, second = mm_dpo.against(comparisons(dpo="better", sft="not distinguished"))
     assert "better than DPO" in first
-    assert "+1.00 [+0.50, +1.50]" in first
+    assert "+1.00 [+0.50, +1.50], p = 0.013" in first
     assert "cannot be distinguished from SFT on chosen" in second
 
 
@@ -71,6 +85,7 @@ def test_headlines_stand_beside_the_paper_and_name_their_world():
     assert "MM-DPO less DPO with offset" not in lines, "only the arms of the table"
     assert {line.world for line in lines.values()} == {"MiniWorld"}
     assert mm_dpo.order(means).count("MM-DPO > DPO > base") == 2, "here and in the paper"
+    assert "DPO = MM-DPO > base" in mm_dpo.order(averages(mm_dpo=1.5, dpo=1.5, base=0.5))
 
 
 def test_figure_5_is_the_papers_curve():

@@ -1,6 +1,7 @@
 """The w × k grid: cells on disk, the comparison with DPO, and sentences that follow from it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mmrlhf_core.training.dataset import RankedRow
@@ -40,9 +41,9 @@ def test_cells_come_back_with_their_own_names_and_objectives(project):
 
 
 def test_a_grid_without_dpo_or_with_a_missing_cell_is_told(project):
-    with pytest.raises(ValueError, match="w = 0, which is DPO"):
+    with pytest.raises(ValueError, match=r"has 0\.5; .* 0 \(DPO\)"):
         sensitivity.read([Cell(0.5, 1.0)])
-    with pytest.raises(ValueError, match="cells to compare"):
+    with pytest.raises(ValueError, match=r"has 0; .* other value"):
         sensitivity.read([Cell(0.0, 1.0)])
     with pytest.raises(ValueError, match=r"w0\.5-k3\.0/answers\.parquet is not there"):
         sensitivity.read([*CELLS, Cell(0.5, 3.0)])
@@ -60,13 +61,51 @@ def test_only_what_exceeds_noise_is_told_from_dpo(project):
     best, differ, *_ = sensitivity.sentences(compared.reset_index(), noise)
     assert "w0.5-k1.0" in best
     assert "+2.00" in best
+    assert "1 of 2" in best
     assert "1 of 2 cells" in differ
-    assert "w0.5-k1.0 better by +2.00" in differ
+    assert "w0.5-k1.0 (+2.00)" in differ
     plain, best = sensitivity.headlines(found, compared.reset_index(), "MiniWorld")
     assert plain.paper == "74.9, one run (Fig. 12b)"
     assert best.label == "best cell, w = 0.5 and k = 1, less DPO"
     assert best.paper == "+1.7 at w = 0.1, k = 1, one run (Fig. 12b)"
     assert best.value == pytest.approx(2)
+
+
+def grid_of(**cells):
+    """A comparison with DPO from {cell: (difference, verdict)}; every interval is ±0.1."""
+    rows = [(name.replace("_", "."), d, d - 0.1, d + 0.1, verdict) for name, (d, verdict) in cells.items()]
+    return pd.DataFrame(rows, columns=["cell", "difference", "low", "high", "verdict"])
+
+
+NOISE = {
+    "range of the cells' scores": 0.5,
+    "standard deviation between cells": 0.1,
+    "standard deviation of a cell's mean over seeds": 0.2,
+    "half the interval of a difference to DPO": 0.1,
+    "rank correlation of score and mean beta": -0.5,
+}
+
+
+def test_a_grid_below_dpo_has_no_cell_above_it():
+    compared = grid_of(a=(-0.3, "worse"), b=(-0.05, "not distinguished"))
+    best, differ, *_, correlation = sensitivity.sentences(compared, NOISE)
+    assert ": 0 of 2." in best
+    assert "b, minus DPO: -0.05 [-0.15, +0.05], not distinguished" in best
+    assert differ.endswith("1 of 2 cells: a (-0.30).")
+    assert "-0.50" in correlation
+
+
+def test_equal_cells_share_the_first_place_and_have_no_correlation():
+    compared = grid_of(a=(0.0, "not distinguished"), b=(0.0, "not distinguished"), c=(-0.3, "worse"))
+    best, *_ = sensitivity.sentences(compared, NOISE)
+    assert ": 0 of 3." in best, "equal to DPO is not above DPO"
+    assert "first of 2 equal" in best
+    nothing = grid_of(a=(-0.1, "not distinguished"))
+    _, differ, *_, correlation = sensitivity.sentences(
+        nothing, NOISE | {"rank correlation of score and mean beta": float("nan")}
+    )
+    assert differ.endswith("0 of 1 cells.")
+    assert "nan" not in correlation
 
 
 def test_the_papers_default_stands_beside_the_paper(project):

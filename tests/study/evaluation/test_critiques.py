@@ -117,7 +117,7 @@ def test_critiques_by_their_writers():
     name, text = next(iter(data[0].responses.items()))
     one = Scored(data[0].query.id, name, 0.0, (0.0, 1.0), ("right .", "answer wrong ."), (True, True), False)
     assert critiques.by_model([one], {name: text}) == [("right .", text, data[0].query.id)]
-    people = critiques.by_people(data, "raw")
+    people = critiques.by_annotators(data, "raw")
     assert len(people) == sum(len(one.responses) for one in data)
     assert people[0] == (data[0].reasons("raw")[name], text, data[0].query.id)
-    assert critiques.by_people([replace(data[0], critiques={})], "raw") == []
+    assert critiques.by_annotators([replace(data[0], critiques={})], "raw") == []

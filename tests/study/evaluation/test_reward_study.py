@@ -235,16 +235,32 @@ def test_sentences_carry_the_numbers_and_verdicts_of_the_tables(tables):
     rest = {"quality": tables["quality"], "costs": tables["costs"], "other_pictures": compared}
     text = "\n".join(chapter.sentences(tables["overview"], compared, error, tables["overview"][:1], **rest))
     for parts in (
-        ("longer response: ACC 0.00 [0.00, 0.00]", "below chance"),
-        ("expanded reasons: ACC 1.00", "above chance"),
-        ("expanded reasons against no critique", "not distinguished", "+0.250"),
+        ("longer response: ACC 0.00 [0.00, 0.00]", "below ½"),
+        ("expanded reasons: ACC 1.00", "above ½"),
+        ("expanded reasons minus no critique", "+0.25", "not distinguished"),
         ("faults named", "a 0.50 [0.40, 0.60]", "b 0.50 [0.40, 0.60]"),
-        ("longer response takes 2.5 times", "no critique (9 tokens"),
+        ("longer response takes 2.5 times", "of no critique", "ACC: 0.00 against 0.75"),
     ):
         assert any(all(part in line for part in parts) for line in text.splitlines()), parts
     tied = reward_study.overview(ITEMS, {"judge": [[TIE] * 4]}, 50)
     (judged, *_) = chapter.sentences(tied, compared[:0], error, tied[:0], **rest | {"other_pictures": compared[:0]})
-    assert "100% of the pairs tied" in judged
+    assert "100%" in judged
+    assert "below ½" in judged, "ties are wrong"
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict", "change"),
+    [(0.2, "better", "-0.20 [-0.30, -0.10]; it falls"), (-0.2, "worse", "+0.20 [+0.10, +0.30]; it rises"),
+     (0.0, "not distinguished", "+0.00 [-0.10, +0.10]; no change is shown")],
+)  # fmt: skip
+def test_the_change_with_other_pictures_has_the_sign_of_the_change(tables, value, verdict, change):
+    head = {"arm": "raw reasons, own pictures", "against": "raw reasons, other pictures", "verdict": verdict}
+    row = pd.DataFrame([head | {"value": value, "low": value - 0.1, "high": value + 0.1}])
+    overview, compared = tables["overview"][:0], tables["compared"][:0]
+    rest = overview, row, tables["quality"][:0], tables["costs"]
+    control, _ = chapter.sentences(overview, compared, Estimate(0.2, 0.1, 0.3), *rest)[1:]
+    assert control.startswith("Control: raw reasons: ")
+    assert change in control
 
 
 def test_metrics_are_plain_numbers_without_clock_times(tables):
@@ -312,7 +328,7 @@ def test_cards_show_scores_and_critiques_as_text():
     two = [replace(scored(1), query=pair.query, response=name, score=value, critiques=("<b>wrong</b> .",))
            for name, value in ((pair.chosen, 1.5), (pair.rejected, -2.0))]  # fmt: skip
     shown = chapter.cards([pair], two, known, "nowhere")
-    assert "score +1.50, after: &lt;b&gt;wrong&lt;/b&gt;" in shown
+    assert "&lt;b&gt;wrong&lt;/b&gt; . → score +1.50" in shown
     assert "score -2.00" in shown
     assert "<b>wrong" not in shown
 
