@@ -124,18 +124,6 @@ def test_a_run_is_named_after_the_code_that_trains_and_no_other(together, tmp_pa
     assert names[0] == names[1] != names[2]
 
 
-def test_another_reference_is_computed_and_never_mistaken(together):
-    rows = records.read("data/preference/train.parquet", RankedRow)
-    mine = job.reference_cache(together.job, rows, together.processor)
-    other = job.reference_cache(replace(together.job, model="models/other"), rows, together.processor)
-    query = together.examples("train")[0].query
-    assert mine.identity != other.identity
-    assert not torch.equal(mine.tokens(query, "q0")[0], other.tokens(query, "q0")[0])
-    empty = reference.ReferenceCache(together.job.reference, "0" * 64)
-    with pytest.raises(ValueError, match=r"'q0': no reference log-probabilities .* holds another model's"):
-        empty.tokens(query, "q0")
-
-
 def test_a_job_without_output_fills_the_reference_and_trains_nothing(together, monkeypatch):
     monkeypatch.setattr(job, "train", lambda *_: pytest.fail("trained"))
     own = replace(together.job, rows="data/preference/train.parquet", reference="data/fresh")

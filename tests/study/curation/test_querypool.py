@@ -6,7 +6,6 @@ from PIL import Image
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Reject
 from mmrlhf_study.curation import querypool
-from mmrlhf_study.miniworld import scenes
 
 
 @pytest.fixture
@@ -29,7 +28,6 @@ def test_a_drawn_pool_is_whole_reproducible_and_leaves_seen_scenes_out(project):
     assert hashes
     other = querypool.build("miniworld", "data/other", seen=frozenset(hashes), size=40, seed=2)
     assert not hashes & querypool.scene_hashes(other.queries)
-    assert all(scene.hash not in hashes for scene in scenes.fresh("shapes", scenes.TRAIN_SEEDS, 5, hashes))
 
 
 def test_a_folder_of_pictures_is_a_pool_with_its_rejects(project):

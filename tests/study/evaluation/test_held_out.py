@@ -12,7 +12,7 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
 from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_study.evaluation import held_out, reward_hacking
-from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
+from mmrlhf_study.evaluation.held_out import HeldOutQuestion
 from mmrlhf_study.miniworld import questions
 
 FOUR = ("math", "conversation", "ocr", "chart")
@@ -211,9 +211,3 @@ def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
 def test_every_dimension_can_be_asked_about():
     for family in questions.SCENE_DIMENSIONS:
         assert held_out.new_scenes([family], 1, set(), 3, 1)
-
-
-def test_graded_answers_survive_the_disk(tmp_path, items):
-    made = held_out.grade(items[:3], ["yes .", "", "no ."], "a", 1, CritiqueDecoding())
-    records.write(tmp_path / "a.parquet", made)
-    assert records.read(tmp_path / "a.parquet", Graded) == made

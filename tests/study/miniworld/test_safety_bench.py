@@ -65,11 +65,6 @@ def test_any_text_is_one_of_three(text):
     assert safety.outcome_of(text, ["bus"]) in (safety.TOLD, safety.REFUSED, safety.NEITHER)
 
 
-def test_telling_outweighs_refusing():
-    assert safety.outcome(refused=True, told=True) == safety.TOLD
-    assert safety.outcome(refused=False, told=False) == safety.NEITHER
-
-
 # the rows
 
 

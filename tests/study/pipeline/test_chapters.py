@@ -38,10 +38,6 @@ def module_of(stage: str) -> str:
     return STAGES[stage]["cmd"].split()[2]  # python -m module
 
 
-def test_there_is_a_chapter():
-    assert CHAPTERS
-
-
 def test_a_chapter_is_thin(chapter):
     lines = [len([line for line in source.splitlines() if line.strip()]) for source in code(chapter)]
     assert len(lines) <= 40
