@@ -300,7 +300,7 @@ def test_either_mark_stands_for_a_clip(folder):
     assert sources.plain_prompt("In <video> , what ?", clip=True) == "In [video 1] , what ?"
 
 
-def test_a_clip_is_its_frames_in_natural_order(folder):
+def test_media_paths_come_back_plain_and_frames_in_natural_order(folder):
     pool = read(folder, [line(talk("<video>\nWhat happens ?", "It moves .", video="clip"))])
     [query] = pool.queries
     assert query.media == ("clip/frame1.png", "clip/frame2.png", "clip/frame10.png")
@@ -308,9 +308,6 @@ def test_a_clip_is_its_frames_in_natural_order(folder):
     listed = read(folder, [line(talk("What ?", "It .", video=["clip/frame2.png", "clip/frame1.png"]))])
     assert listed.queries[0].media == ("clip/frame2.png", "clip/frame1.png")
     assert listed.queries[0].group != query.group
-
-
-def test_paths_come_back_plain(folder):
     pool = read(folder, [line(talk("hi", "ho", image="./deep/../deep//green.webp"))])
     assert pool.queries[0].media == ("deep/green.webp",)
 
@@ -388,9 +385,8 @@ def test_over_the_share_reading_stops_and_names_the_reasons_and_the_file(folder)
     assert sources.faults(read(folder, lines, share=0.4).rejects) == {"unreadable picture": 3, "no media": 1}
     with pytest.raises(SourceError) as caught:
         read(folder, lines, share=0.39)
-    assert "pool: 4 of 10 rows are unusable, over the allowed share of 0.39" in str(caught.value)
-    assert "mostly unreadable picture (3), no media (1). " in str(caught.value)
-    assert str(folder.parent / "rejects.parquet") in str(caught.value)
+    named = ("4 of 10", "0.39", "unreadable picture (3), no media (1)", str(folder.parent / "rejects.parquet"))
+    assert [part for part in named if part not in str(caught.value)] == []
     assert len(records.read(folder.parent / "rejects.parquet", records.Reject)) == 4
 
 
@@ -409,9 +405,9 @@ def test_what_is_not_there_or_breaks_off_is_one_sentence(folder, tmp_path):
     says("holds no rows", data=b"\n\n")
     says("holds no rows", data=b"[ ]\n")
     says("breaks off in row 2", data=b"[" + GOOD[0] + b"," + GOOD[1][:-9])
-    says("layout 'chat' is unknown. Give conversations or preferences", given=replace(source, layout="chat"))
-    says("turns 'both' is unknown. Give context or alone", given=replace(source, turns="both"))
-    says("the media folder", given=replace(source, media=tmp_path / "gone"))
+    says("'chat'", given=replace(source, layout="chat"))
+    says("'both'", given=replace(source, turns="both"))
+    says("gone", given=replace(source, media=tmp_path / "gone"))
 
 
 def test_files_are_found_in_natural_order_and_rows_keep_their_file(folder, tmp_path):
@@ -440,7 +436,7 @@ def test_of_a_folder_only_files_of_rows_are_read_and_the_others_are_counted(tmp_
     assert sources.row_files(str(tmp_path / "pool/LICENSE")) == ([tmp_path / "pool/LICENSE"], {})
     for name in names:
         (tmp_path / "pool" / name).unlink()
-    with pytest.raises(SourceError, match=r"no .json, .jsonl, .parquet file, only .png file \(2\)"):
+    with pytest.raises(SourceError, match=r"\.json, \.jsonl, \.parquet .*\.png file \(2\)"):
         sources.row_files(str(tmp_path / "pool"))
 
 

@@ -13,13 +13,10 @@ from mmrlhf_study.miniworld import pool, scenes
 ROWS = pool.draw_pool(0, 400)
 
 
-def test_the_same_seed_is_the_same_pool_and_another_is_not() -> None:
+def test_rows_are_reproducible_counted_and_planted() -> None:
     assert pool.draw_pool(0, 400) == ROWS
     groups = {row.group for row in ROWS}
     assert groups.isdisjoint(row.group for row in pool.draw_pool(1, 400))
-
-
-def test_rows_are_counted_and_planted_as_asked() -> None:
     assert len(ROWS) == len({row.id for row in ROWS}) == 400
     names = {row.id: row for row in ROWS}
     twins = [row for row in ROWS if row.plant]

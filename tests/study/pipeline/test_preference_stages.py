@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny_project import ROOT
+from tiny_project import ROOT, STAGES
 
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Query, Response
@@ -24,7 +24,6 @@ from mmrlhf_study.pipeline import clean, params, preference, sensitivity_cell
 SIZE = miniature.Size(
     width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
 )
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CHANGES = {"queries": 3, "questions": 2, "seeds": 2, "batch": 2, "max_new_tokens": 4, "frames": 2}
 
 

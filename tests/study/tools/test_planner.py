@@ -160,7 +160,7 @@ def test_amounts_are_those_of_the_parameters(project):
 def test_a_plan_needs_the_default_under_another_profile(project):
     params.apply_profile("smoke")
     assert budget.profile("smoke").queries < 1000
-    with pytest.raises(params.ParamsError, match="in profile 'smoke', and a plan of 'paper' needs the default"):
+    with pytest.raises(params.ParamsError, match=r"'smoke'.*'paper'"):
         budget.profile("paper")
 
 
@@ -170,11 +170,11 @@ def test_the_geometry_is_that_of_the_model_that_is_made(project):
 
 
 def test_bad_machines_are_refused():
-    with pytest.raises(ValueError, match="gpus of the machine is 0"):
+    with pytest.raises(ValueError, match=r"gpus .*0"):
         Machine(gpus=0, memory=80, bandwidth=1, peak=1, link=1)
     with pytest.raises(ValueError, match="at most 1"):
         Machine(gpus=1, memory=80, bandwidth=1, peak=1, link=1, utilisation=40)
-    with pytest.raises(ValueError, match="not 'qwen2'"):
+    with pytest.raises(ValueError, match="'qwen2'"):
         planner.geometry(hf.Qwen2Config())
 
 
