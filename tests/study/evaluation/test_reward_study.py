@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import reward_world as world
 import torch
+from tiny_policies import sharpened
 
 from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import prompts, reward
@@ -118,11 +119,7 @@ def test_pair_wise_judges_are_asked_in_both_orders(monkeypatch):
 
 @pytest.fixture(scope="module")
 def base():
-    made = world.fresh()
-    with torch.no_grad():
-        for weight in made.model.parameters():
-            weight.mul_(4 if weight.dim() > 1 else 1)
-    return made
+    return sharpened(world.fresh())
 
 
 def test_untrained_judges_read_the_next_word_whatever_the_batch(base):

@@ -31,13 +31,8 @@ FACTS = {
 FINDINGS = {
     "profile": "mini",
     "claims": [
-        {
-            "claim": "It works",
-            "verdict": "reproduced",
-            "measured": "acc",
-            "number": ["tiny", "headline", "accuracy <b>"],
-        },
-        {"claim": "More", "verdict": "open", "measured": "steps", "number": ["tiny", "headline", "none such"]},
+        {"claim": claim, "verdict": verdict, "measured": "acc", "number": ["tiny", "headline", number]}
+        for claim, verdict, number in (("It works", "reproduced", "accuracy <b>"), ("More", "open", "none such"))
     ],
     "chapters": {"tiny": {"figure": "line", "headlines": ["accuracy <b>", "steps"], "text": "It was small."}},
 }

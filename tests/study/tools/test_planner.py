@@ -8,10 +8,12 @@ import transformers as hf
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_project import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmrlhf_core.models import policy
+from mmrlhf_core.models import policy, prompts
+from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
 from mmrlhf_study.tools import budget, planner
@@ -58,18 +60,13 @@ def test_parameters_are_all_of_them(small):
 
 def inputs(model, processor, responses):
     """One picture and `responses` random tokens behind it, as the stock forward takes them."""
-    import numpy as np
-
-    picture = np.zeros((64, 64, 3), dtype=np.uint8)
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "red"}]}]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    batch = processor(text=[text], images=[picture], return_tensors="pt")
+    batch = prompts.encode(processor, [Prompt("red", (Image.new("RGB", (64, 64)),))])
     crops = batch["pixel_values"].shape[-4]
     prompt = batch["input_ids"].shape[1]
     tail = torch.full((1, responses), 5)
     batch["input_ids"] = torch.cat([batch["input_ids"], tail], 1)
     batch.pop("attention_mask", None)
-    return dict(batch), prompt, crops
+    return batch, prompt, crops
 
 
 def test_flops_of_a_plain_sequence_are_the_counted_ones(small):
