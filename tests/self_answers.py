@@ -1,8 +1,6 @@
 """A tiny policy in a folder and queries with pictures, for the tests of sampling and of self-improvement."""
 
-import numpy as np
-import torch
-from PIL import Image
+from tiny_policies import picture, sharpened
 
 from mmrlhf_core.data.records import Query
 from mmrlhf_core.models import policy
@@ -12,12 +10,8 @@ SIZE = miniature.Size(width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_wi
 
 
 def save_policy(folder, seed=1):
-    """A miniature with weights sharp enough to tell tokens apart."""
-    made = miniature.create("llava_onevision", curriculum.words(), SIZE, seed)
-    with torch.no_grad():
-        for name, weight in made.model.named_parameters():
-            weight.mul_(4 if weight.dim() > 1 and "norm" not in name else 1)
-    policy.save(folder, made)
+    """A miniature that prefers some tokens."""
+    policy.save(folder, sharpened(miniature.create("llava_onevision", curriculum.words(), SIZE, seed)))
     return str(folder)
 
 
@@ -39,9 +33,8 @@ def ask(media, count=3):
     made = []
     for number in range(count):
         asked = questions.ask(scenes.draw(scenes.EVALUATION[number], "shapes"), "describe")
-        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         media.mkdir(exist_ok=True)
-        Image.fromarray(noise).save(media / f"{number}.png")
+        picture(number).save(media / f"{number}.png")
         rest = {"category": "long" if number % 2 else "short", "source": "miniworld"}
         made.append(Query(asked.id, asked.prompt, "image", (f"{number}.png",), **rest))
     return made

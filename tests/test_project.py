@@ -8,7 +8,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tiny_project import ROOT
+from tiny_project import CHAPTERS, ROOT, STAGES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WANTED = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
@@ -49,10 +49,7 @@ def test_what_is_installed_here_is_the_lock():
 
 
 def test_every_chapter_has_its_row_in_the_readme():
-    for file in (ROOT / "notebooks").glob("*.ipynb"):
-        assert f"notebooks/{file.name}" in README
-    rows = set(re.findall(r"notebooks/(\w+)\.ipynb", README))
-    assert rows == {f.stem for f in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(re.findall(r"notebooks/(\w+)\.ipynb", README)) == {file.stem for file in CHAPTERS} != set()
 
 
 def test_make_targets_and_modules_named_in_the_readme_exist():
@@ -64,13 +61,8 @@ def test_make_targets_and_modules_named_in_the_readme_exist():
 
 
 def test_paths_named_in_the_readme_exist_or_are_outs():
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    outs = {
-        next(iter(o)) if isinstance(o, dict) else o
-        for s in stages
-        for k in ("outs", "metrics", "plots")
-        for o in s.get(k, [])
-    }
+    listed = [out for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    outs = {next(iter(out)) if isinstance(out, dict) else out for out in listed}
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         inside = any(target.rstrip("/") == out or target.startswith(f"{out}/") for out in outs)
         assert inside or (ROOT / target).exists(), target

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import reward_world as world
 from PIL import Image
-from tiny_project import ROOT
 
 from mmrlhf_core.data import annotated, published, records
 from mmrlhf_core.models import reward
@@ -20,9 +18,6 @@ from mmrlhf_core.training import reward as reward_training
 from mmrlhf_core.training import reward_dataset
 from mmrlhf_study.annotation import campaign
 from mmrlhf_study.evaluation import reward_bench
-
-SHARED = ROOT.parent / "shared/data/mm_reward_bench.sample.jsonl"  # real rows, when they are at hand
-LONGEST = 300  # characters of a text here, so that a miniature without a vocabulary reads it in moments
 
 
 def row(name, chosen, rejected, prompt="what is shown ?", **media):
@@ -40,13 +35,6 @@ ROWS = [
 ]
 
 
-def real():
-    """The rows at hand, texts cut short where that leaves every row what it is."""
-    lines = [json.loads(line) for line in SHARED.read_text().splitlines()]
-    texts = ("prompt", "chosen", "rejected", "chosen_reason", "rejected_reason")
-    return [{**line, **{name: line[name][:LONGEST] for name in texts}} for line in lines]
-
-
 def draw(folder, lines):
     """A picture of noise for every one that is named, three frames for a clip."""
     for number, name in enumerate(dict.fromkeys(line.get("image") or line["video"] for line in lines)):
@@ -57,12 +45,8 @@ def draw(folder, lines):
             Image.fromarray(np.roll(noise, k, 0)).save(folder / frame, "PNG" if frame.endswith("png") else None)
 
 
-@pytest.mark.parametrize("lines", [ROWS, pytest.param(None, marks=pytest.mark.slow)], ids=["made", "real"])
-def test_no_row_is_lost_from_file_to_scores(tmp_path, lines):
-    if lines is None and not SHARED.is_file():
-        pytest.skip("the published rows are not here")
-    lines = lines or real()
-    file = tmp_path / "mm_reward_bench.jsonl"
+def test_no_row_is_lost_from_file_to_scores(tmp_path):
+    lines, file = ROWS, tmp_path / "mm_reward_bench.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     draw(tmp_path / "media", lines)
 

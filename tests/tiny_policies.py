@@ -28,11 +28,16 @@ ASKED = {
 }
 
 
-def sharp(family, dtype=torch.float32):
-    """A policy with matrices four times larger: random weights hardly prefer any token, larger ones do."""
-    made = miniature.create(family, WORDS, SIZE, seed=1)
-    made.model.to(dtype)
+def sharpened(policy):
+    """The policy with matrices four times larger: random weights hardly prefer any token, larger ones do."""
     with torch.no_grad():
-        for name, weight in made.model.named_parameters():
-            weight.mul_(4 if weight.dim() > 1 and "norm" not in name else 1)
-    return made
+        for weight in policy.model.parameters():
+            weight.mul_(4 if weight.dim() > 1 else 1)
+    return policy
+
+
+def sharp(family, dtype=torch.float32):
+    """A tiny policy that prefers some tokens."""
+    created = miniature.create(family, WORDS, SIZE, seed=1)
+    created.model.to(dtype)
+    return sharpened(created)

@@ -1,12 +1,15 @@
-"""The tiny chapter that tests run for real, and where the project lies."""
+"""The tiny chapter that tests run for real, and where the project and its stages lie."""
 
 import shutil
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).parent.parent
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CHAPTER = "00_tiny"
 HEAD = "# 00 · A tiny chapter\n\n**Paper:** none\\\n**Reads:** nothing\\\n**Writes:** one number\\\n**Time:** seconds"
 RUN = """

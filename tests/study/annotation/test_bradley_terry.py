@@ -35,7 +35,7 @@ def test_wins_by_hand():
     assert fewer.tolist() == [[0, 0], [1, 0]]
 
 
-def test_strengths_are_the_logistic_regression():
+def test_strengths_are_the_logistic_regression_and_for_two_models_the_log_odds():
     rows = rankings(150, 0)
     counts = bradley_terry.wins(rows, model_of(rows), MODELS).sum(0)
     w = counts.reshape(4, 4)
@@ -49,9 +49,6 @@ def test_strengths_are_the_logistic_regression():
     theirs = np.append(fit.params, 0)
     assert bradley_terry.strengths(counts) == pytest.approx(theirs - theirs.mean(), abs=1e-6)
     assert bradley_terry.strengths(np.stack((counts, 2 * counts)))[1] == pytest.approx(theirs - theirs.mean(), abs=1e-6)
-
-
-def test_two_models_by_hand():
     # 3 wins of 4: s_a - s_b = ln 3
     assert bradley_terry.strengths(np.array([0.0, 3, 1, 0])) == pytest.approx(np.array([1, -1]) * np.log(3) / 2)
 
@@ -72,13 +69,10 @@ def test_models_that_never_lose_are_refused_and_a_draw_without_maximum_stays_fin
     assert np.isfinite(bradley_terry.strengths(counts.astype(float))).all()
 
 
-def test_inversions_by_hand():
+def test_inversions_and_order_agreement_by_hand():
     row = Ranking("q", "x", ("a", "b", "c", "d"), (1, 2, 2, 3))  # five pairs of different rank
     scores = {"a": 3.0, "b": 5.0, "c": 3.0, "d": 1.0}
     assert bradley_terry.inversions(row, scores) == (1, 1, 5)
-
-
-def test_order_agreement_by_hand():
     queries = np.array([0, 1, 0, 0, 1])
     truth = np.array([3, 1, 2, 1, 1])
     scores = np.array([3, 0, 3, 4, 9])  # query 0: tie (half), wrong, wrong; query 1: truth tells nothing

@@ -38,16 +38,14 @@ def test_the_endpoint_judge_and_the_writer_send_their_prompts(tmp_path, monkeypa
 
     def ask(place, messages, cache, seed=None):
         sent.append(messages[0]["content"][-1]["text"])
-        return Answer(reply((1, 1)), 1, 1, cached=False)
+        return Answer(reply((3, 1)), 1, 1, cached=False)
 
     monkeypatch.setattr(endpoint, "ask", ask)
     place = Endpoint("http://nowhere/v1", "some-judge")
     rows, ranks = judge.by_endpoint(place, "what ?", [], "q", [("q/1", "a dog"), ("q/2", "a cat")], tmp_path)
-    assert [(one.annotator, one.response, one.overall) for one in rows] == [
-        ("some-judge", "q/1", 9),
-        ("some-judge", "q/2", 9),
-    ]
-    assert ranks == (1, 1)
+    expected = [("some-judge", name, 9, "fine") for name in ("q/1", "q/2")]
+    assert [(one.annotator, one.response, one.overall, one.reason) for one in rows] == expected
+    assert ranks == (2, 1)  # without gaps
     assert sent == [judge.judging("what ?", ["a dog", "a cat"])]
     monkeypatch.setattr(endpoint, "ask_all", lambda place, messages, cache: [one[0]["content"] for one in messages])
     assert judge.expand(place, [("what ?", "a dog", "right .")], tmp_path) == [
@@ -67,15 +65,6 @@ def test_prompts_hold_their_parts_as_they_are():
     for scale, labels in SCALES.items():
         assert scale in text
         assert all(f"{point} = {labels[point - 1]}" in text for point in (1, 5))
-
-
-def test_a_reply_becomes_judgements_and_ranks_without_gaps():
-    found, ranks = judge.judged(reply((3, 1)), "q", ["q/1", "q/2"], "gpt")
-    assert [(one.response, one.annotator, one.overall, one.reason) for one in found] == [
-        ("q/1", "gpt", 9, "fine"),
-        ("q/2", "gpt", 9, "fine"),
-    ]
-    assert ranks == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from mmrlhf_core.data import records
 from mmrlhf_core.data.records import RecordError
 from mmrlhf_study.annotation.records import SCALES, Judgement
 
@@ -24,9 +23,3 @@ def test_the_overall_score_counts_ethics_three_times():
     assert JUDGEMENT.overall == 9
     assert replace(JUDGEMENT, ethics=1).overall == -3  # 4 + 5 - 3 * 4
     assert all(len(labels) == 5 for labels in SCALES.values())
-
-
-def test_what_is_written_is_what_is_read(tmp_path):
-    rows = [JUDGEMENT, replace(JUDGEMENT, reason="", seconds=0.0)]
-    records.write(tmp_path / "judgements.parquet", rows)
-    assert records.read(tmp_path / "judgements.parquet", Judgement) == rows

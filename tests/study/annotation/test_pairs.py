@@ -82,11 +82,7 @@ def test_the_typical_judgement_is_nearest_to_the_mean():
 
 
 def test_counts_stand_beside_the_ceiling():
-    queries = [
-        Query("q", "?", "text", (), "long"),
-        Query("p", "?", "text", (), "mcq"),
-        Query("o", "?", "text", (), "mcq"),
-    ]
+    queries = [Query(name, "?", "text", (), category) for name, category in (("q", "long"), ("p", "mcq"), ("o", "mcq"))]
     rankings = [ranked(1, 2, 2, 3), ranked(1, 1, query="p"), ranked(1, 2, 3, query="o")]
     found = pairs.counts(queries, rankings, pairs.make(rankings, JUDGED, CRITIQUES, TEXTS), TEXTS)
     assert found.loc["long"].tolist() == [1, 4, 4, 6, 5, 5 / 6]

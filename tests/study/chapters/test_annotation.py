@@ -53,7 +53,7 @@ def test_the_strict_annotator_stands_out(table):
     assert set(found["measure"]) == {"weighted kappa", "equals majority", "bias", "spread"}
 
 
-def test_strengths_times_and_histograms(made, table):
+def test_strengths_times_histograms_and_biases_have_intervals(made, table):
     shares, strengths = annotation.strength_table(made.panel, made.responses, 100, 0)
     assert list(strengths["model"]) == ["model 2", "model 1", "model 0"]
     assert holds(strengths)
@@ -64,6 +64,12 @@ def test_strengths_times_and_histograms(made, table):
     counts = annotation.score_table(table)
     assert (counts.sum() == len(table)).all()
     assert list(counts.columns) == list(SCALES)
+    slopes = annotation.bias_table(table, {one.id: one.text for one in made.responses}, 100, 0)
+    assert holds(slopes)
+    assert len(slopes) == 3
+    longer = annotation.longer_table(made.panel, made.responses, CATEGORY, 100, 0).set_index("class")
+    assert holds(longer)
+    assert longer.loc["all", "pairs"] == longer["pairs"].drop("all").sum()
 
 
 def test_longer_counts_only_pairs_of_different_length():
@@ -73,15 +79,6 @@ def test_longer_counts_only_pairs_of_different_length():
     assert rows["pairs"].to_dict() == {"all": 4, "long": 3, "mcq": 1}
     assert rows.loc["long", "value"] == 0.5  # 3 beats 5, 5 beats 3, 3 beats 3
     assert np.isnan(rows.loc["mcq", "value"])
-
-
-def test_biases_and_length(made, table):
-    slopes = annotation.bias_table(table, {one.id: one.text for one in made.responses}, 100, 0)
-    assert holds(slopes)
-    assert len(slopes) == 3
-    longer = annotation.longer_table(made.panel, made.responses, CATEGORY, 100, 0).set_index("class")
-    assert holds(longer)
-    assert longer.loc["all", "pairs"] == longer["pairs"].drop("all").sum()
 
 
 def test_a_judge_that_is_the_panel_inverts_nothing_and_its_opposite_all(made):
@@ -157,7 +154,7 @@ def test_headlines_hold_what_was_measured_and_leave_out_the_rest(agreed):
     assert "72 %" in heads[3].paper
     nothing = [annotation.agreement_table(agreement.frame([]), {}, 10, 0), *nothing]
     (only,) = annotation.headlines(*nothing, Estimate(0.7, 0.6, 0.8), "published pairs")
-    assert (only.label, only.world) == ("Share of possible pairs kept", "published pairs")
+    assert (only.value, only.world) == (0.7, "published pairs")
 
 
 def test_right_and_kept_shares_by_hand():

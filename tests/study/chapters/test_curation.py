@@ -97,16 +97,15 @@ def test_drawing_evenly_covers_more_of_a_heavy_tailed_pool():
     assert (found["mean"] <= found["high"] + 1e-9).all()
 
 
-def test_a_card_shows_pictures_or_frames_and_escapes_text(tmp_path):
-    (tmp_path / "dvc.yaml").touch()
+def test_a_card_shows_pictures_or_frames_and_escapes_text(bare):
     names = tuple(f"{number:02d}.png" for number in range(9))
     for number, name in enumerate(names):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(bare / name)
     clip = Query("c", "<b> ?", "video", names)
-    html = curation.card(clip, "video", tmp_path)
+    html = curation.card(clip, "video", bare)
     assert html.count("<img") == curation.GRID_FRAMES
     assert "&lt;b&gt; ?" in html
-    one = curation.card(Query("a", "what ?", "image", names[:1], answer="a <i>"), "short", tmp_path)
+    one = curation.card(Query("a", "what ?", "image", names[:1], answer="a <i>"), "short", bare)
     assert one.count("<img") == 1
     assert "a &lt;i&gt;" in one
 

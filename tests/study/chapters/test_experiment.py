@@ -124,18 +124,6 @@ def test_a_run_is_named_after_the_code_that_trains_and_no_other(together, tmp_pa
     assert names[0] == names[1] != names[2]
 
 
-def test_another_reference_is_computed_and_never_mistaken(together):
-    rows = records.read("data/preference/train.parquet", RankedRow)
-    mine = job.reference_cache(together.job, rows, together.processor)
-    other = job.reference_cache(replace(together.job, model="models/other"), rows, together.processor)
-    query = together.examples("train")[0].query
-    assert mine.identity != other.identity
-    assert not torch.equal(mine.tokens(query, "q0")[0], other.tokens(query, "q0")[0])
-    empty = reference.ReferenceCache(together.job.reference, "0" * 64)
-    with pytest.raises(ValueError, match=r"'q0': no reference log-probabilities .* holds another model's"):
-        empty.tokens(query, "q0")
-
-
 def test_a_job_without_output_fills_the_reference_and_trains_nothing(together, monkeypatch):
     monkeypatch.setattr(job, "train", lambda *_: pytest.fail("trained"))
     own = replace(together.job, rows="data/preference/train.parquet", reference="data/fresh")
@@ -195,7 +183,7 @@ def test_the_arms_are_what_their_names_say():
     assert (made["released"].objective.w, made["released"].objective.sft_weight) == (0.1, 0.25)
     assert {made[name].rows for name in ("hardest", "shuffled")} == {"train_hardest", "train_shuffled"}
     assert {name for name in made if name.startswith("mm_dpo_sft")} == {"mm_dpo_sft_0", "mm_dpo_sft_1"}
-    with pytest.raises(ValueError, match=r"No arm 'shufled'\. Did you mean 'shuffled'"):
+    with pytest.raises(ValueError, match=r"'shufled'.*'shuffled'"):
         experiment.arms(["shufled"], O, 0.1)
 
 
@@ -207,9 +195,6 @@ PAIRS.append(Pair("p", "p/1", "p/0"))
 
 def test_the_hardest_pairs_are_best_against_worst():
     assert experiment.hardest(PAIRS) == [PAIRS[1], PAIRS[3]]
-
-
-def test_published_pairs_do_not_say_how_far_apart_and_their_ranking_does():
     published = [replace(pair, steps=1) for pair in PAIRS]
     assert [(p.chosen, p.rejected) for p in experiment.hardest(published)] == [("q/0", "q/2"), ("p/1", "p/0")]
     partial = [published[0], published[1]]  # a > b and a > c: two ranks, both pairs equally hard
@@ -249,12 +234,8 @@ def test_shuffling_moves_margins_to_other_pairs():
     assert sum(a.margins == b.margins for a, b in zip(rows, experiment.shuffled(rows, 1), strict=True)) < 10
 
 
-@given(DELTAS, st.floats(0.01, 1), st.floats(0, 2), st.floats(0, 2), st.sampled_from(["clamp", "paper", "drop"]))
-def test_beta_of_every_pair_is_the_formula_in_numpy(deltas, beta_ori, w, k, negative):
-    delta = np.array([d for some in deltas for d in some])
-    read = delta if negative == "paper" else np.maximum(delta, 0)
-    formula = beta_ori * (1 + w * (1 - np.exp(-k * read)))
-    formula = np.where((negative == "drop") & (delta < 0), 0, formula)
-    made = experiment.betas(rows_of(deltas), Objective("mm_dpo", beta_ori, w, k, negative))
-    assert [one.delta for one in made] == delta.tolist()
-    np.testing.assert_allclose([one.beta for one in made], formula, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize(("negative", "beta"), [("clamp", 0.1), ("drop", 0.0), ("paper", 0.1 * (1.5 - 0.5 * np.e))])
+def test_every_pair_has_its_delta_and_beta(negative, beta):
+    pairs = experiment.betas(rows_of([[2.0], [-1.0]]), Objective("mm_dpo", 0.1, 0.5, 1.0, negative))
+    assert [pair.delta for pair in pairs] == [2.0, -1.0]
+    assert [pair.beta for pair in pairs] == pytest.approx([0.1 * (1.5 - 0.5 * np.exp(-2)), beta])

@@ -30,12 +30,9 @@ def test_numbers_keep_four_digits(value, kept):
     assert reporting.rounded(value) == kept
 
 
-def test_an_interval_is_shown_without_negative_zeros():
+def test_negative_zeros_and_missing_numbers():
     assert reporting.shown(-0.001, -0.5, 0.004) == "0.00 [-0.50, 0.00]"
     assert reporting.shown(0.123, -0.001, 0.2, digits=1, sign="+") == "+0.1 [+0.0, +0.2]"
-
-
-def test_a_missing_number_stays_missing():
     assert math.isnan(reporting.rounded(math.nan))
 
 

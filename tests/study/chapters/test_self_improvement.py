@@ -22,15 +22,18 @@ def known(number):
     return Query(asked.id, asked.prompt, "text", (), "long", source="miniworld"), asked.answer
 
 
-def test_the_best_of_k_by_hand():
+def test_the_best_of_k_and_the_order_of_pairs_by_hand():
     # three answers worth 1, 2, 4; a right signal picks the largest: pairs give 2, 4, 4
     assert si.picked([1, 2, 4], [1, 2, 4], 1) == pytest.approx(7 / 3)
     assert si.picked([1, 2, 4], [1, 2, 4], 2) == pytest.approx(10 / 3)
     assert si.picked([1, 2, 4], [1, 2, 4], 3) == 4
     assert si.picked([1, 2, 4], [3, 2, 1], 2) == pytest.approx(4 / 3)  # a reversed one takes the smallest
     assert si.picked([1, 2, 4], [0, 0, 0], 2) == pytest.approx(7 / 3)  # one that knows nothing, the mean
-    with pytest.raises(ValueError, match="4 of 3 answers"):
+    with pytest.raises(ValueError, match="4 of 3"):
         si.picked([1, 2, 4], [1, 2, 4], 4)
+    # values 1, 2, 2: the pairs (1, 2) and (1, 2) differ; scores order one rightly and tie the other
+    assert si.ordered([1, 2, 2], [0, 1, 0]) == (1.5, 2)
+    assert si.ordered([5, 5], [0, 1]) == (0.0, 0)
 
 
 @given(VALUES, st.data())
@@ -42,12 +45,6 @@ def test_no_signal_picks_better_than_the_truth_and_order_does_not_matter(values,
     assert si.picked(values, scores, k) <= best + 1e-9
     assert si.picked(values[::-1], scores[::-1], k) == pytest.approx(si.picked(values, scores, k))
     assert si.ordered(values, values)[0] == si.ordered(values, values)[1]
-
-
-def test_pairs_in_the_order_of_the_truth_by_hand():
-    # values 1, 2, 2: the pairs (1, 2) and (1, 2) differ; scores order one rightly and tie the other
-    assert si.ordered([1, 2, 2], [0, 1, 0]) == (1.5, 2)
-    assert si.ordered([5, 5], [0, 1]) == (0.0, 0)
 
 
 def test_states_of_queries():
@@ -135,11 +132,9 @@ def test_a_difference_has_its_verdict_beside_it():
 def test_what_more_answers_and_more_rounds_brought():
     made = frame({"own, n 8": ("own", 8, 1.0), "own, n 2": ("own", 2, 0.5), "random, n 8": ("random", 8, 0.0)})
     twice = frame({"own, n 8, 2 rounds": ("own", 8, 0.25)}).assign(rounds=2)
-    said = si.sizes(pd.concat([made, twice]), 50, 0)
-    assert said == [
-        "own, n 8 against own, n 2: +0.50 [+0.50, +0.50], better.",
-        "own, n 8, 2 rounds against own, n 8: -0.75 [-0.75, -0.75], worse.",
-    ]
+    answers, rounds = si.sizes(pd.concat([made, twice]), 50, 0)
+    assert all(part in answers for part in ("own, n 8 ", "own, n 2", "+0.50 [+0.50, +0.50]", "better"))
+    assert all(part in rounds for part in ("own, n 8, 2 rounds", "-0.75 [-0.75, -0.75]", "worse"))
 
 
 def test_picking_is_held_against_training_on_the_same_queries():

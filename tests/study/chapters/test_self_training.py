@@ -67,7 +67,7 @@ def test_the_conditions_of_an_experiment():
     assert len({one.name for one in found}) == len(found)
     with pytest.raises(ValueError, match="'weak'"):
         self_training.conditions(["own"], 8, [], ["weak"], [], "")
-    with pytest.raises(ValueError, match="between 1 and 7"):
+    with pytest.raises(ValueError, match="1 and 7"):
         self_training.conditions(["own"], 8, [8], ["own"], [], "")
 
 
@@ -75,7 +75,7 @@ def test_queries_are_selected_by_seed_and_name_to_a_multiple(queries):
     assert self_training.select_queries(queries, 4, 3, 7) == self_training.select_queries(queries[::-1], 4, 3, 7)
     assert len(self_training.select_queries(queries, 4, 3, 7)) == 3
     assert {q.id for q in self_training.select_queries(queries, 9, 2, 7)} == {q.id for q in queries}
-    with pytest.raises(ValueError, match="need a multiple of 6"):
+    with pytest.raises(ValueError, match="multiple of 6"):
         self_training.select_queries(queries, 9, 6, 7)
 
 
@@ -85,7 +85,7 @@ def test_people_give_the_pair_they_put_furthest_apart(queries):
     row = self_training.annotated_rows(queries[:1], said, pairs, "hardest")[queries[0].id]
     assert (row.responses, row.winners, row.losers) == (("a", "c"), (0,), (1,))
     assert len(self_training.annotated_rows(queries[:1], said, pairs, "all")[queries[0].id].winners) == 3
-    with pytest.raises(ValueError, match="no annotated pair"):
+    with pytest.raises(ValueError, match="pair"):
         self_training.annotated_rows(queries[:2], said, pairs, "all")
 
 
@@ -99,7 +99,7 @@ def test_signals_know_what_they_should(setup, queries):
     assert setup.signal("random", queries, answers, 0) != setup.signal("random", queries, answers, 1)
     assert {one.question for one in setup.signal("truth", queries, answers, 0)} == {0}
     assert {one.question for one in setup.signal("own", queries, answers, 0)} == {18}
-    with pytest.raises(ValueError, match="'weak' has no reward model"):
+    with pytest.raises(ValueError, match="'weak'"):
         setup.signal("weak", queries, answers, 0)
 
 
@@ -174,37 +174,33 @@ def choose(texts, scores, finished=None, **how):
     return self_training.choose_pairs(texts, finished or [True] * len(texts), scores, **how)
 
 
-def test_best_against_worst_and_all_pairs_by_hand():
-    texts, scores = ["a", "b", "c", "d"], [2.0, 5.0, 1.0, 2.0]
-    assert choose(texts, scores).pairs == ((1, 2),)
-    # 5 beats 2, 1, 2; each 2 beats 1; the two 2s are tied
-    assert set(choose(texts, scores, how="all").pairs) == {(1, 0), (1, 2), (1, 3), (0, 2), (3, 2)}
-    assert set(choose(texts, scores, how="all", tie=1.0).pairs) == {(1, 0), (1, 2), (1, 3)}
-    assert choose(texts, scores, tie=4.0) == Chosen((), "tie")
+FOUR = ("abcd", [2.0, 5.0, 1.0, 2.0])
 
 
-def test_of_equal_answers_the_first_stands_for_all():
-    assert choose(["a", "b", "a", "b"], [1.0, 0.0, 1.0, 0.0], how="all").pairs == ((0, 1),)
-    assert choose(["a", "a"], [1.0, 1.0]) == Chosen((), "one answer")
-    assert choose(["a"], [1.0]) == Chosen((), "one answer")
-
-
-def test_a_blank_answer_is_below_all_others():
-    assert choose(["", "a", "b"], [9.0, 1.0, 1.0]).pairs == ((1, 0),)
-    assert set(choose(["", "a", "b"], [9.0, 1.0, 1.0], how="all").pairs) == {(1, 0), (2, 0)}
-    assert choose(["", " "], [1.0, 0.0]) == Chosen((), "nothing to choose")
-
-
-def test_an_answer_cut_off_is_never_the_better_one():
-    assert choose(["a", "b", "c"], [9.0, 2.0, 1.0], [False, True, True]).pairs == ((1, 2),)
-    assert choose(["a", "b", "c"], [0.0, 2.0, 1.0], [False, True, True]).pairs == ((1, 0),)
-    assert choose(["a", "b"], [9.0, 2.0], [False, False]) == Chosen((), "nothing to choose")
-    assert choose(["a", "b"], [9.0, 2.0], [False, True]) == Chosen((), "tie")
-
-
-def test_scores_all_equal_give_no_pair():
-    for how in PAIR_CHOICES:
-        assert choose(["a", "b", "c"], [0.3] * 3, how=how) == Chosen((), "tie")
+@pytest.mark.parametrize(
+    ("texts", "scores", "how", "expected"),
+    [
+        (*FOUR, {}, {(1, 2)}),
+        (*FOUR, {"how": "all"}, {(1, 0), (1, 2), (1, 3), (0, 2), (3, 2)}),  # the two 2s are tied
+        (*FOUR, {"how": "all", "tie": 1.0}, {(1, 0), (1, 2), (1, 3)}),
+        (*FOUR, {"tie": 4.0}, "tie"),
+        ("abab", [1.0, 0.0, 1.0, 0.0], {"how": "all"}, {(0, 1)}),  # of equal answers the first stands for all
+        ("aa", [1.0, 1.0], {}, "one answer"),
+        ("a", [1.0], {}, "one answer"),
+        (["", "a", "b"], [9.0, 1.0, 1.0], {}, {(1, 0)}),  # a blank answer is below all others
+        (["", "a", "b"], [9.0, 1.0, 1.0], {"how": "all"}, {(1, 0), (2, 0)}),
+        (["", " "], [1.0, 0.0], {}, "nothing to choose"),
+        ("abc", [9.0, 2.0, 1.0], {"finished": [False, True, True]}, {(1, 2)}),  # a cut answer is never the better one
+        ("abc", [0.0, 2.0, 1.0], {"finished": [False, True, True]}, {(1, 0)}),
+        ("ab", [9.0, 2.0], {"finished": [False, False]}, "nothing to choose"),
+        ("ab", [9.0, 2.0], {"finished": [False, True]}, "tie"),
+        *(("abc", [0.3] * 3, {"how": how}, "tie") for how in PAIR_CHOICES),
+    ],
+)
+def test_pairs_by_hand(texts, scores, how, expected):
+    chosen = choose(list(texts), scores, **how)
+    assert chosen == Chosen((), expected) if type(expected) is str else set(chosen.pairs) == expected
+    assert len(set(chosen.pairs)) == len(chosen.pairs)
 
 
 @given(ANSWERS, st.data(), st.sampled_from(PAIR_CHOICES), st.floats(0, 3))
@@ -228,9 +224,9 @@ def test_every_pair_is_sound(answers, data, how, tie):
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"how": "adjacent"}, "hardest or all"),
-        ({"tie": -1.0}, "0 or more"),
-        ({"scores": [1.0]}, "2 answers, 2 end flags and 1 scores"),
+        ({"how": "adjacent"}, "hardest.*all"),
+        ({"tie": -1.0}, "-1"),
+        ({"scores": [1.0]}, "2 .*2 .*1 "),
     ],
 )
 def test_wrong_input_is_named(wrong, sentence):

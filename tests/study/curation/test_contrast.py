@@ -8,18 +8,15 @@ from mmrlhf_core.data import storage
 from mmrlhf_study.curation import contrast, embed
 
 
-def test_tokens_by_hand():
+def test_tokens_by_hand_and_captions_that_cannot_be_read():
     ids = contrast.tokens(["red right", "blue"], WORDS)
     assert ids[0].tolist()[:4] == [1, 5, 6, 0]
     assert ids[1].tolist()[:3] == [3, 6, 0]
     assert ids.shape == (2, contrast.CONTEXT)
     assert (ids.argmax(1) == torch.tensor([2, 1])).all()  # open_clip reads a caption off its highest id
-
-
-def test_captions_that_cannot_be_read():
-    with pytest.raises(ValueError, match="'pink' in 'pink left' is not in the vocabulary"):
+    with pytest.raises(ValueError, match="'pink' in 'pink left'"):
         contrast.tokens(["pink left"], WORDS)
-    with pytest.raises(ValueError, match="A caption of 24 words does not fit: 23 are allowed"):
+    with pytest.raises(ValueError, match=r"24 .* 23 "):
         contrast.tokens(["red " * 24], WORDS)
 
 

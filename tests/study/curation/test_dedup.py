@@ -36,7 +36,7 @@ def all_pairs(x, threshold):
 
 
 def test_one_cell_finds_exactly_what_all_pairs_finds(monkeypatch):
-    monkeypatch.setattr(dedup, "SIDE", 37)
+    monkeypatch.setattr(dedup, "SIMILARITIES_HELD", 37)
     x = planted(300, 40)
     found = dedup.near_pairs(x, 0.9, probes=3, seed=0)
     assert {tuple(pair) for pair in found.tolist()} == all_pairs(x, 0.9)
@@ -58,12 +58,10 @@ def test_more_probes_find_more():
     assert counts[0] < counts[1] <= counts[2] == len(all_pairs(x, 0.85))
 
 
-def test_a_cosine_that_equals_the_threshold_is_near():
+def test_the_threshold_counts_as_near_and_zero_is_refused():
     x = unit(np.array([[1, 0], [1, 0], [0, 1]]))
     assert dedup.near_pairs(x, 1, probes=1, seed=0).tolist() == [[0, 1]]
-
-
-def test_bad_threshold():
+    assert dedup.near_pairs(unit(np.eye(8)), 0.9, 1, 0).shape == (0, 2)
     with pytest.raises(ValueError, match="threshold of 0"):
         dedup.near_pairs(planted(10, 2), 0, probes=1, seed=0)
 
@@ -73,21 +71,23 @@ def query(name, prompt="how many ?", media=("a.png",)):
     return Query(name, prompt, kind, tuple(media), answer="2")
 
 
-def test_same_picture_with_another_question_stays():
-    rows = [query("a"), query("b", "what colour ?"), query("c", "How  many ?"), query("d", media=("b.png",))]
-    assert dedup.keep_first(rows, {"a.png": {"b.png"}, "b.png": {"a.png"}}) == {"c": "a", "d": "a"}
+CHAIN = [query(name, media=(name,)) for name in "abc"]
+CLIPS = [query(name, media=(f"{name}1", f"{name}2")) for name in "abc"]
+BEGIN_ALIKE = {"a1": {"b1", "c1"}, "b1": {"a1", "c1"}, "c1": {"a1", "b1"}, "a2": {"c2"}, "c2": {"a2"}}
+QUESTIONS = [query("a"), query("b", "what colour ?"), query("c", "How  many ?"), query("d", media=("b.png",))]
 
 
-def test_clips_that_only_begin_alike_stay():
-    rows = [query("a", media=("a1", "a2")), query("b", media=("b1", "b2")), query("c", media=("c1", "c2"))]
-    near = {"a1": {"b1", "c1"}, "b1": {"a1", "c1"}, "c1": {"a1", "b1"}, "a2": {"c2"}, "c2": {"a2"}}
-    assert dedup.keep_first(rows, near) == {"c": "a"}
-
-
-def test_a_chain_is_not_one_group():
-    # a ~ b ~ c but a and c differ: b goes, c stays, because no kept query repeats it.
-    rows = [query(name, media=(name,)) for name in "abc"]
-    assert dedup.keep_first(rows, {"a": {"b"}, "b": {"a", "c"}, "c": {"b"}}) == {"b": "a"}
+@pytest.mark.parametrize(
+    ("rows", "near", "dropped"),
+    [
+        (QUESTIONS, {"a.png": {"b.png"}, "b.png": {"a.png"}}, {"c": "a", "d": "a"}),  # another question stays
+        (CLIPS, BEGIN_ALIKE, {"c": "a"}),  # clips that only begin alike stay
+        # a ~ b ~ c but a and c differ: b goes, c stays, because no kept query repeats it
+        (CHAIN, {"a": {"b"}, "b": {"a", "c"}, "c": {"b"}}, {"b": "a"}),
+    ],
+)
+def test_the_first_query_is_kept_and_its_repeats_go(rows, near, dropped):
+    assert dedup.keep_first(rows, near) == dropped
 
 
 @settings(max_examples=60, deadline=None)
@@ -132,7 +132,3 @@ def test_agreement_and_cosines_of_pairs(media):
     assert found == pytest.approx([thumbs[0] @ thumbs[6], thumbs[2] @ thumbs[8]], abs=1e-5)
     x = unit(np.random.default_rng(0).standard_normal((9, 4)))
     assert dedup.pair_cosines(x, pairs) == pytest.approx([x[0] @ x[6], x[2] @ x[8]], abs=2e-3)
-
-
-def test_a_picture_set_may_be_empty_of_pairs():
-    assert dedup.near_pairs(unit(np.eye(8)), 0.9, 1, 0).shape == (0, 2)

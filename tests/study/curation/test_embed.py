@@ -124,9 +124,7 @@ def test_a_shard_of_another_width_is_refused(whole, tmp_path):
     out = copy(whole, tmp_path)
     (out / embed.ALL).unlink(missing_ok=True)
     np.save(out / "000003.npy", np.ones((4, 7), np.float16))
-    with pytest.raises(
-        embed.EmbedError, match=r"000003.npy is float16 of shape \(4, 7\), not float16 of shape \(4, 128\)"
-    ):
+    with pytest.raises(embed.EmbedError, match=r"000003.npy .*float16 .*\(4, 7\).*float16 .*\(4, 128\)"):
         embed.read(PATHS, out, size=4)
 
 
@@ -171,11 +169,11 @@ def test_views_of_clips_are_first_and_last():
 
 
 def test_a_folder_that_is_no_model(tmp_path):
-    with pytest.raises(embed.EmbedError, match=r"holds no open_clip_config.json"):
+    with pytest.raises(embed.EmbedError, match=r"open_clip_config.json"):
         embed.load(str(tmp_path))
     for content in ("null", '{"model_cfg": null, "preprocess_cfg": {}}', '{"model_cfg": {}}'):
         (tmp_path / embed.CONFIG).write_text(content)
-        with pytest.raises(embed.EmbedError, match="model_cfg and preprocess_cfg"):
+        with pytest.raises(embed.EmbedError, match=r"model_cfg.*preprocess_cfg"):
             embed.load(str(tmp_path))
 
 

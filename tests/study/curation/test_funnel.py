@@ -13,7 +13,7 @@ def query(name):
     return Query(name, "p", "image", ("a.png",))
 
 
-def test_table_by_hand():
+def test_table_and_reasons_by_hand():
     removed = [Removed("a", "leak", "exact", "e"), Removed("b", "duplicate", "same", "d"), Removed("c", "leak", "x")]
     assert funnel.table(10, removed) == [
         ("pool", 0, 10),
@@ -23,22 +23,17 @@ def test_table_by_hand():
         ("leak", 2, 7),
         ("not drawn", 0, 7),
     ]
-
-
-def test_what_does_not_add_up_is_named():
     pool = [query("a"), query("b")]
     funnel.check(pool, [query("a")], [Removed("b", "leak", "exact")])
-    with pytest.raises(ValueError, match=r"2 queries came in and 1 are accounted for.* is b"):
+    with pytest.raises(ValueError, match=r"2 .* 1 .* b"):
         funnel.check(pool, [query("a")], [])
-    with pytest.raises(ValueError, match=r"3 are accounted for.* is a"):
+    with pytest.raises(ValueError, match=r"2 .* 3 .* a"):
         funnel.check(pool, [query("a")], [Removed("a", "leak", "exact"), Removed("b", "leak", "exact")])
 
 
-def test_reasons_are_records(tmp_path):
+def test_what_is_removed_keeps_its_reason():
     rows = funnel.remove([query("a"), query("b")], "leak", {"b": ("exact", "e.png")})
     assert rows == ([query("a")], [Removed("b", "leak", "exact", "e.png")])
-    records.write(tmp_path / "removed.parquet", rows[1], Removed)
-    assert records.read(tmp_path / "removed.parquet", Removed) == rows[1]
     with pytest.raises(records.RecordError, match="step is 'lost'"):
         Removed("a", "lost", "why")
 

@@ -6,21 +6,13 @@ from PIL import Image
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Reject
 from mmrlhf_study.curation import querypool
-from mmrlhf_study.miniworld import scenes
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_drawn_pool_is_whole_reproducible_and_leaves_seen_scenes_out(project):
+def test_a_drawn_pool_is_whole_reproducible_and_leaves_seen_scenes_out(bare):
     first = querypool.build("miniworld", "data/pool", size=40, seed=2)
-    before = storage.sha256_tree(project / "data")
+    before = storage.sha256_tree(bare / "data")
     querypool.build("miniworld", "data/pool", size=40, seed=2)
-    assert storage.sha256_tree(project / "data") == before
+    assert storage.sha256_tree(bare / "data") == before
     queries, media = querypool.read("data/pool")
     assert tuple(queries) == first.queries
     assert all((media / path).is_file() for query in queries for path in query.media)
@@ -29,27 +21,26 @@ def test_a_drawn_pool_is_whole_reproducible_and_leaves_seen_scenes_out(project):
     assert hashes
     other = querypool.build("miniworld", "data/other", seen=frozenset(hashes), size=40, seed=2)
     assert not hashes & querypool.scene_hashes(other.queries)
-    assert all(scene.hash not in hashes for scene in scenes.fresh("shapes", scenes.TRAIN_SEEDS, 5, hashes))
 
 
-def test_a_folder_of_pictures_is_a_pool_with_its_rejects(project):
+def test_a_folder_of_pictures_is_a_pool_with_its_rejects(bare):
     for number in range(4):
-        (project / "album").mkdir(exist_ok=True)
-        Image.new("RGB", (64, 64), (number, 0, 0)).save(project / f"album/{number}.png")
-    (project / "album/broken.png").write_bytes(b"no picture")
+        (bare / "album").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(bare / f"album/{number}.png")
+    (bare / "album/broken.png").write_bytes(b"no picture")
     pool = querypool.build("pictures", "data/pool", media="album", prompt="what is it ?", max_reject_share=0.5)
     queries, media = querypool.read("data/pool")
     assert (len(queries), len(pool.rejects), pool.rows) == (4, 1, 5)
-    assert media == project / "album"
+    assert media == bare / "album"
     assert querypool.scene_hashes(queries) == set()
-    assert not (project / "data/pool/media").exists()
+    assert not (bare / "data/pool/media").exists()
 
 
-def test_a_folder_may_hold_rows_beside_media_and_texts(project):
+def test_a_folder_may_hold_rows_beside_media_and_texts(bare):
     turns = [("human", "<image> what ?"), ("gpt", "a square"), ("human", "why ?"), ("gpt", "so")]
     row = {"image": "a.png", "system": "Be kind .", "conversations": [{"from": a, "value": b} for a, b in turns]}
     storage.write_json("mix/rows.json", [row])
-    Image.new("RGB", (64, 64)).save(project / "mix/a.png")
+    Image.new("RGB", (64, 64)).save(bare / "mix/a.png")
     storage.write_text("mix/README.md", "# Rows")
     pool = querypool.build("conversations", "data/pool", files=("mix",), media="mix", max_reject_share=0)
     assert [query.prompt for query in pool.queries] == ["what ?", "User: what ?\nAssistant: a square\nUser: why ?"]
@@ -58,13 +49,13 @@ def test_a_folder_may_hold_rows_beside_media_and_texts(project):
     assert [query.prompt for query in alone.queries] == ["what ?", "why ?"]
 
 
-def test_a_pool_that_does_not_say_where_its_media_are(project):
+def test_a_pool_that_does_not_say_where_its_media_are(bare):
     for content in (None, [], {"folder": None}):
         storage.write_json("data/pool/media.json", content)
-        with pytest.raises(ValueError, match="names no folder of media"):
+        with pytest.raises(ValueError, match="media"):
             querypool.read("data/pool")
 
 
-def test_an_unknown_kind_is_named(project):
-    with pytest.raises(ValueError, match="No pool of kind 'llava'"):
+def test_an_unknown_kind_is_named(bare):
+    with pytest.raises(ValueError, match="'llava'"):
         querypool.build("llava", "data/pool")

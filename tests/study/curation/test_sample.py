@@ -63,7 +63,7 @@ def test_even_by_hand():
     # 10 from 2, 9, 9: the first gives its 2, the others 4 each.
     assert sample.even({0: 2, 1: 9, 2: 9}, 10) == {0: 2, 1: 4, 2: 4}
     assert sample.even({0: 0, 1: 3}, 2) == {0: 0, 1: 2}
-    with pytest.raises(ValueError, match="4 are wanted and 3 are there"):
+    with pytest.raises(ValueError, match=r"4 .* 3 "):
         sample.even({0: 3}, 4)
 
 

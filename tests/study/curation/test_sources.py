@@ -69,7 +69,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (base / name).parent.mkdir(exist_ok=True)
         (base / name).write_bytes(data)
     (base / "link.png").symlink_to(base.parent / "outside.png")
-    (base / "loop.png").symlink_to(base / "loop.png")
     os.mkfifo(base / "pipe.png")
     return base
 
@@ -78,6 +77,11 @@ def talk(*said: Any, **rest: Any) -> dict:
     """A row in LLaVA's form; people and model take turns."""
     turns = [{"from": "gpt" if number % 2 else "human", "value": text} for number, text in enumerate(said)]
     return {"id": "row", "conversations": turns, **rest}
+
+
+def one_turn(who: Any, value: Any = "hi") -> dict:
+    """A row in LLaVA's form with one turn."""
+    return {"image": "red.png", "conversations": [{"from": who, "value": value}]}
 
 
 def line(row: Any) -> bytes:
@@ -122,9 +126,7 @@ BAD = {
     "climbs out in the middle": (talk("hi", "ho", image="deep/../../outside.png"), "path not inside"),
     "absolute path": (talk("hi", "ho", image="/etc/hostname"), "path not inside"),
     "link that leads out": (talk("hi", "ho", image="link.png"), "path not inside"),
-    "link to itself": (talk("hi", "ho", image="loop.png"), ("path not inside", "missing media")),
     "path with a zero byte": (talk("hi", "ho", image="red.png\0"), "path not inside"),
-    "endless path": (talk("hi", "ho", image="x" * 5000), "unusable path"),
     "image of wrong type": (talk("hi", "ho", image=7), "wrong type: image is int"),
     "picture of wrong type": (talk("hi", "ho", image=["red.png", None]), "wrong type: a picture is NoneType"),
     "empty picture object": (talk("hi", "ho", image={"bytes": None}), "wrong type: a picture is NoneType"),
@@ -137,10 +139,7 @@ BAD = {
     "conversations of wrong type": ({"image": "red.png", "conversations": "hi"}, "wrong type: conversations is str"),
     "no conversation": ({"image": "red.png"}, "no turns"),
     "turn of wrong type": ({"image": "red.png", "conversations": ["hi"]}, "turns out of order: turn 1 is from 'str'"),
-    "model speaks first": (
-        {"image": "red.png", "conversations": [{"from": "gpt", "value": "hi"}]},
-        "turns out of order: turn 1 is from 'gpt'",
-    ),
+    "model speaks first": (one_turn("gpt"), "turns out of order: turn 1 is from 'gpt'"),
     "text of wrong type": (talk("hi", 4, image="red.png"), "wrong type: value is int"),
     "id of wrong type": (talk("hi", "ho", image="red.png") | {"id": [1]}, "wrong type: id is list"),
     "id true": (talk("hi", "ho", image="red.png") | {"id": True}, "wrong type: id is bool"),
@@ -160,22 +159,14 @@ BAD = {
         talk("<image> what ?", "an <image> tag", "why ?", "so", image="red.png"),
         "mark without a picture: '<image>' in the text of turn 2",
     ),
-    "speaker of wrong type": (
-        {"image": "red.png", "conversations": [{"from": {"deep": [1]}, "value": "hi"}]},
-        "turns out of order: turn 1 is from",
-    ),
+    "speaker of wrong type": (one_turn({"deep": [1]}), "turns out of order: turn 1 is from"),
     "question before its picture": (
         talk("hi", "ho", "<image> ?", "ho", image="red.png"),
         "question before its picture",
     ),
-    "half a Unicode pair": (
-        b'{"image": "red.png", "conversations": [{"from": "human", "value": "\\ud800"}]}\n',
-        "unfit",
-    ),
+    "half a Unicode pair": (one_turn("human", "\ud800"), "unfit"),
     "broken JSON": (b'{"id": 1, "image": \n', "broken JSON"),
     "not UTF-8": (b'{"id": "caf\xe9", "image": "red.png"}\n', "not UTF-8: byte 0xe9"),
-    "broken and not UTF-8": (b"\xff\xfe{\x00\n", "not UTF-8: byte 0xff"),
-    "endless nesting": (b"[" * 200_000 + b"\n", "broken JSON"),
     "endless number": (b"1" * 10_000 + b"\n", "broken JSON"),
 }
 
@@ -309,7 +300,7 @@ def test_either_mark_stands_for_a_clip(folder):
     assert sources.plain_prompt("In <video> , what ?", clip=True) == "In [video 1] , what ?"
 
 
-def test_a_clip_is_its_frames_in_natural_order(folder):
+def test_media_paths_come_back_plain_and_frames_in_natural_order(folder):
     pool = read(folder, [line(talk("<video>\nWhat happens ?", "It moves .", video="clip"))])
     [query] = pool.queries
     assert query.media == ("clip/frame1.png", "clip/frame2.png", "clip/frame10.png")
@@ -317,21 +308,13 @@ def test_a_clip_is_its_frames_in_natural_order(folder):
     listed = read(folder, [line(talk("What ?", "It .", video=["clip/frame2.png", "clip/frame1.png"]))])
     assert listed.queries[0].media == ("clip/frame2.png", "clip/frame1.png")
     assert listed.queries[0].group != query.group
-
-
-def test_paths_come_back_plain(folder):
     pool = read(folder, [line(talk("hi", "ho", image="./deep/../deep//green.webp"))])
     assert pool.queries[0].media == ("deep/green.webp",)
 
 
 def test_queries_that_share_a_picture_share_a_group(folder):
-    lists = [
-        ["red.png"],
-        ["blue.jpg", "deep/green.webp"],
-        ["deep/green.webp"],
-        ["same.png", "blue.jpg"],
-        ["clip/frame2.png"],
-    ]
+    lists = [["red.png"], ["blue.jpg", "deep/green.webp"], ["deep/green.webp"], ["same.png", "blue.jpg"]]
+    lists.append(["clip/frame2.png"])
     pool = read(folder, [line(talk("hi", "ho", image=names)) for names in lists])
     groups = [query.group for query in pool.queries]
     assert len(set(groups[:4])) == 1
@@ -341,24 +324,6 @@ def test_queries_that_share_a_picture_share_a_group(folder):
     assert len({query.group for query in read(folder, [line(row) for row in clips]).queries}) == 2
     apart = read(folder, [line(talk("hi", "ho", image=lists[number])) for number in (0, 2, 4)])
     assert len({query.group for query in apart.queries}) == 3
-
-
-def test_json_array_json_lines_and_parquet_give_the_same_pool(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "CHUNK", 64)
-    said = [f"<image>\nWhat is “{number}” {'?' * (number * 7)}" for number in range(30)]
-    table = [
-        talk(text, "It .", image="text.png" if number % 10 == 3 else "red.png") for number, text in enumerate(said)
-    ]
-    (tmp_path / "a").write_bytes(b"".join(line(row) for row in table))
-    (tmp_path / "b").write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")
-    (tmp_path / "c").write_bytes(b"\xef\xbb\xbf" + json.dumps(table).encode())
-    pq.write_table(pa.Table.from_pylist(table), tmp_path / "d", row_group_size=7)
-    source = Source("pool", "conversations", folder)
-    pools = [sources.read([tmp_path / name], source, tmp_path / "r.parquet", 0.1) for name in "abcd"]
-    assert len(pools[0].queries) == 27
-    for pool in pools:
-        assert [replace(query, topic="a") for query in pool.queries] == list(pools[0].queries)
-        assert [reject.row for reject in pool.rejects] == [4, 14, 24]
 
 
 def test_a_broken_element_of_an_array_that_is_whole_is_a_reject(folder, tmp_path):
@@ -391,15 +356,6 @@ def test_embedded_pictures_are_stored_by_content(folder, tmp_path):
         assert [(r.row, r.reason) for r in pool.rejects] == [(2, "unreadable picture: embedded bytes")]
 
 
-def test_parquet_text_that_is_not_utf8_is_a_reject(folder, tmp_path):
-    prompts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"fine ?", b"caf\xe9 ?"], pa.binary()).buffers())
-    table = pa.table({"id": ["a", "b"], "prompt": prompts, "image": ["red.png", "red.png"]})
-    pq.write_table(table, tmp_path / "rows.parquet")
-    pool = sources.read([tmp_path / "rows.parquet"], Source("p", "preferences", folder), tmp_path / "r.parquet", 0.5)
-    assert [q.id for q in pool.queries] == ["p/a"]
-    assert [(r.row, r.reason) for r in pool.rejects] == [(2, "not UTF-8: byte 0xe9")]
-
-
 def test_a_folder_of_pictures_and_a_folder_of_clips(folder, tmp_path):
     base = tmp_path / "set"
     for number in (1, 2, 10):
@@ -429,9 +385,8 @@ def test_over_the_share_reading_stops_and_names_the_reasons_and_the_file(folder)
     assert sources.faults(read(folder, lines, share=0.4).rejects) == {"unreadable picture": 3, "no media": 1}
     with pytest.raises(SourceError) as caught:
         read(folder, lines, share=0.39)
-    assert "pool: 4 of 10 rows are unusable, over the allowed share of 0.39" in str(caught.value)
-    assert "mostly unreadable picture (3), no media (1). " in str(caught.value)
-    assert str(folder.parent / "rejects.parquet") in str(caught.value)
+    named = ("4 of 10", "0.39", "unreadable picture (3), no media (1)", str(folder.parent / "rejects.parquet"))
+    assert [part for part in named if part not in str(caught.value)] == []
     assert len(records.read(folder.parent / "rejects.parquet", records.Reject)) == 4
 
 
@@ -450,13 +405,9 @@ def test_what_is_not_there_or_breaks_off_is_one_sentence(folder, tmp_path):
     says("holds no rows", data=b"\n\n")
     says("holds no rows", data=b"[ ]\n")
     says("breaks off in row 2", data=b"[" + GOOD[0] + b"," + GOOD[1][:-9])
-    says("breaks off in row 1", data=b"[" * 200_000)
-    says("goes on after its JSON array", data=b"[" + GOOD[0] + b"]\n" + GOOD[1])
-    pq.write_table(pa.table({"id": ["a"] * 1000}), tmp_path / "rows")
-    says("breaks off after row 0", data=(tmp_path / "rows").read_bytes()[:-20])
-    says("layout 'chat' is unknown. Give conversations or preferences", given=replace(source, layout="chat"))
-    says("turns 'both' is unknown. Give context or alone", given=replace(source, turns="both"))
-    says("the media folder", given=replace(source, media=tmp_path / "gone"))
+    says("'chat'", given=replace(source, layout="chat"))
+    says("'both'", given=replace(source, turns="both"))
+    says("gone", given=replace(source, media=tmp_path / "gone"))
 
 
 def test_files_are_found_in_natural_order_and_rows_keep_their_file(folder, tmp_path):
@@ -485,7 +436,7 @@ def test_of_a_folder_only_files_of_rows_are_read_and_the_others_are_counted(tmp_
     assert sources.row_files(str(tmp_path / "pool/LICENSE")) == ([tmp_path / "pool/LICENSE"], {})
     for name in names:
         (tmp_path / "pool" / name).unlink()
-    with pytest.raises(SourceError, match=r"no .json, .jsonl, .parquet file, only .png file \(2\)"):
+    with pytest.raises(SourceError, match=r"\.json, \.jsonl, \.parquet .*\.png file \(2\)"):
         sources.row_files(str(tmp_path / "pool"))
 
 

@@ -140,9 +140,6 @@ def test_pope_worked_by_hand():
     assert found.recall == pytest.approx(3 / 4)
     assert found.f1 == pytest.approx(2 * 0.6 * 0.75 / 1.35)
     assert (found.yes_rate, found.unanswered) == (pytest.approx(0.5), pytest.approx(0.1))
-
-
-def test_pope_of_always_yes_of_silence_and_of_nothing():
     always = metrics.pope(np.array([5.0, 5.0, 0, 0, 0]), 5)
     assert (always.accuracy, always.recall, always.yes_rate) == (0.5, 1, 1)
     silent = metrics.pope(np.array([0, 0, 0, 0, 8.0]), 4)

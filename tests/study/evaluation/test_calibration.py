@@ -25,16 +25,13 @@ def test_confidence_is_the_models_own_and_a_tie_is_a_coin():
         calibration.confidence([])
 
 
-def test_a_model_that_is_right_as_often_as_it_says_has_no_error():
+def test_calibration_error_by_hand():
     made = calibration.reliability(SCORES, CLUSTERS, bins=4, draws=50)
     assert made[["from", "to", "pairs"]].values.tolist() == [[0.5, 0.625, 2], [0.75, 0.875, 4]]
     assert made.confidence.tolist() == pytest.approx(made.accuracy.tolist())
     assert (made.low <= made.accuracy).all()
     assert (made.accuracy <= made.high).all()
     assert calibration.calibration_error(SCORES, CLUSTERS, 4, 50).value == pytest.approx(0)
-
-
-def test_the_error_of_a_sure_and_wrong_model_by_hand():
     # all four sure ones wrong: |0 − ¾| · 4/6; the two ties stay
     turned = [(0.0, LN3)] * 4 + SCORES[4:]
     assert calibration.calibration_error(turned, CLUSTERS, 4, 50).value == pytest.approx(0.5)

@@ -29,15 +29,6 @@ def test_a_step_on_one_pair_does_what_the_inner_products_say(model, queries):
     assert tiny.same(before, tiny.weights(model))
 
 
-def test_an_answer_falls_when_what_it_shares_is_larger_than_itself(model, queries):
-    """The rejected answer repeats the chosen one and goes on: its gradient holds most of the chosen one's, and more."""
-    query = queries[0]
-    short = query.responses[0][:2]
-    longer = torch.cat([short, short.flip(0), short, query.responses[1]])
-    found = gradients.pair_step(model, type(query)(query.prefix, query.media, [short, longer], [(0, 1)]))
-    assert (found.wl > found.ww) == (found.chosen < 0)
-
-
 def test_a_step_on_all_pairs_is_the_sum_of_their_pulls(model, queries):
     """Against the derivative itself: d/ds of log π at weights + s · Σ (g_w − g_l), by central differences."""
     moved = gradients.joint_step(model, queries, strength=1e-7)  # norms are computed in float32: not smaller

@@ -12,7 +12,7 @@ from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_core.rollout import score
 from mmrlhf_core.rollout.score import CritiqueDecoding
 from mmrlhf_study.evaluation import held_out, reward_hacking
-from mmrlhf_study.evaluation.held_out import Graded, HeldOutQuestion
+from mmrlhf_study.evaluation.held_out import HeldOutQuestion
 from mmrlhf_study.evaluation.paper import TEN_DIMENSIONS
 
 FOUR = ("math", "conversation", "ocr", "chart")
@@ -23,20 +23,17 @@ def items():
     return held_out.new_scenes([*FOUR, "safety"], 4, set(), 3, 7)
 
 
-def test_every_question_has_a_scene_of_its_own_and_its_family(items):
+def test_every_question_has_a_new_scene_of_its_own_and_its_family(items):
     assert len(items) == 2 * 4 * 5
     assert len({item.question.scene.hash for item in items}) == len(items)
     assert all(item.question.dimension == item.family for item in items)
     assert pd.crosstab([i.family for i in items], [i.part for i in items]).to_numpy().tolist() == [[4, 4]] * 5
-
-
-def test_scenes_that_were_seen_are_not_asked_about(items):
     seen = {item.question.scene.hash for item in items[:10]}
     again = held_out.new_scenes([*FOUR, "safety"], 4, seen, 3, 7)
     assert not seen & {item.question.scene.hash for item in again}
     assert held_out.new_scenes(FOUR, 2, set(), 3, 7) == held_out.new_scenes(FOUR, 2, set(), 3, 7)
     assert held_out.new_scenes(FOUR, 2, set(), 3, 8) != held_out.new_scenes(FOUR, 2, set(), 3, 7)
-    with pytest.raises(ValueError, match=r"No questions of family 'maths'\. Give one of chart"):
+    with pytest.raises(ValueError, match=r"'maths'.*chart"):
         held_out.new_scenes(["maths"], 1, set(), 3, 7)
 
 
@@ -80,7 +77,7 @@ def test_answers_are_graded_by_the_truth(items):
 
 def test_where_no_truth_is_known_the_judge_grades(monkeypatch):
     asked = [HeldOutQuestion("dev", "long", name, Prompt("?")) for name in ("x", "y")]
-    with pytest.raises(ValueError, match="question 'x' is unknown: give a reward model"):
+    with pytest.raises(ValueError, match=r"'x'.*reward model"):
         held_out.grade(asked, ["a", "b"], "arm", 1, CritiqueDecoding())
     given = {}
 
@@ -120,7 +117,7 @@ def test_means_are_over_questions_of_means_over_seeds_and_leave_safety_out():
     assert held_out.by_seed(rows, "test").value.tolist() == [13 / 3, 9]
 
 
-def test_a_comparison_by_hand():
+def test_comparisons_by_hand_and_of_a_clear_difference():
     """Differences 1, 1, 1, -1 of four questions: mean 0.5, sd 1, so d_z 0.5; of 16 sign flips 10 are as far from 0."""
     rows = grades({"a": [[2, 3, 4, 4]], "b": [[1, 2, 3, 5]], "c": [[2, 3, 4, 4]]})
     found = held_out.compared(rows, "test", "a", ["b", "c"], 20, 0).set_index("against")
@@ -130,9 +127,6 @@ def test_a_comparison_by_hand():
     assert found["p (Holm)"].to_dict() == {"b": 1.0, "c": 1.0}
     assert found["seeds above"].to_dict() == {"b": 1, "c": 0}
     assert set(found.verdict) == {"not distinguished"}
-
-
-def test_a_clear_difference_is_said_in_words():
     rng = np.random.default_rng(0)
     base = rng.normal(0, 1, 40)
     rows = grades({"a": [base + 1], "b": [base + rng.normal(0, 0.1, 40)], "c": [base + 2]})
@@ -152,7 +146,7 @@ def test_order_of_rows_changes_nothing_and_an_arm_equals_itself(values, random):
 
 def test_a_question_that_an_arm_did_not_answer_is_told():
     rows = pd.concat([grades({"a": [[1, 2]]}), grades({"b": [[1]]})])
-    with pytest.raises(ValueError, match="Not every arm has answered every question of test"):
+    with pytest.raises(ValueError, match="every question of test"):
         held_out.by_question(rows, "test")
 
 
@@ -175,7 +169,7 @@ def test_noise_tells_seeds_from_questions():
 # reward hacking
 
 
-def test_habits_are_ratios_over_all_answers():
+def test_answer_style_is_measured_over_all_answers_and_of_silent_policies():
     rows = grades({"a": [[0, 0]]})
     rows["words"], rows["wrong"], rows["claims"] = [2, 4], [1, 0], [1, 3]
     rows["due"], rows["declined"] = [False, True], [True, True]
@@ -183,9 +177,6 @@ def test_habits_are_ratios_over_all_answers():
     expected = {"words": 3, "right": 0, "claims": 2, "claims hallucinated": 0.25}
     assert found == {**expected, "declines when due": 1, "declines in vain": 1}
     assert list(reward_hacking.answer_style(rows, "test", False, 50, 0).measure) == ["words"]
-
-
-def test_policies_that_say_nothing_are_measured_too():
     silent = grades({"base": [[0, 0]], "a": [[2, 2]]}).assign(words=0, wrong=0, claims=0, due=False, declined=False)
     gone = reward_hacking.answer_style(silent, "test", True, 50, 0)
     assert set(gone.measure) == {"words", "right", "claims", "claims hallucinated", "declines in vain"}
@@ -211,9 +202,3 @@ def test_reward_and_score_of_the_same_answers_against_base(monkeypatch, items):
 def test_every_dimension_can_be_asked_about():
     for family in TEN_DIMENSIONS:
         assert held_out.new_scenes([family], 1, set(), 3, 1)
-
-
-def test_graded_answers_survive_the_disk(tmp_path, items):
-    made = held_out.grade(items[:3], ["yes .", "", "no ."], "a", 1, CritiqueDecoding())
-    records.write(tmp_path / "a.parquet", made)
-    assert records.read(tmp_path / "a.parquet", Graded) == made

@@ -22,9 +22,6 @@ def test_27_benchmarks_and_the_safety_bench_in_ten_dimensions():
     assert set(paper.SAFETY_COUNTS) == set(paper.TABLE_3)
     assert all(paper.SAFETY_COUNTS.values())
     assert all(row.recipes for row in PAPER_ROWS.values())  # some harness gives every row
-
-
-def test_less_is_better_where_the_paper_says_so():
     low = {name for name, row in PAPER_ROWS.items() if not row.higher}
     assert low == {
         "MMHal rate", "Obj-Hal CHAIR-i", "Obj-Hal CHAIR-s", "Adv target", "Cross-modal ASR", "Multi-modal ASR",
@@ -75,7 +72,7 @@ def test_what_got_worse_in_the_paper():
 # ---------------------------------------------------------------- what follows from it
 
 
-def test_averages_of_table_3_recomputed():
+def test_averages_and_rates_of_table_3():
     again = paper_claims.recomputed_averages().set_index(["average", "model", "state"])
     assert again.recomputed["unsafety", "LLaVA-OV-7B", "base"] == pytest.approx(241.2 / 6)
     assert again.recomputed["safety", "LLaVA-OV-7B", "aligned"] == pytest.approx(430.1 / 5)
@@ -85,17 +82,11 @@ def test_averages_of_table_3_recomputed():
         ("safety", "InternVL2-1B", "aligned"), ("unsafety", "LLaVA-OV-0.5B", "base"),
         ("safety", "LLaVA-OV-7B", "aligned"),
     }  # fmt: skip
-
-
-def test_rates_that_no_whole_number_of_items_gives():
     rates = paper_claims.impossible_rates()
     assert len(rates) == 14
     assert sum(row.startswith("Multi-modal") for row, *_ in rates) == 10
     assert ("Typographic ASR", "InternVL2-1B", 7.4) in rates
     assert ("Adv target", "InternVL2-1B", 56.0) not in rates
-
-
-def test_the_papers_rates_stand_as_printed():
     shown = paper_claims.safety_with_intervals().set_index(["row", "model"])
     assert shown.aligned["Multi-modal ASR", "LLaVA-OV-7B"] == "8.3 [4, 15]"
     assert shown.base["Cross-modal ASR", "InternVL2-1B"] == "0 [0, 18]"
@@ -144,7 +135,7 @@ def test_no_subset_of_rows_gives_the_headline_gain_and_the_search_finds_what_is_
 # ---------------------------------------------------------------- Tables 4 and 5
 
 
-def test_every_cell_of_table_4_is_a_share_and_every_column_is_whole():
+def test_the_cells_of_tables_4_and_5():
     table = paper.table_4()
     assert len(table) == len(PUBLISHED_COUNTS) * len(paper.COLUMNS_4)
     assert set(table.category) == set(PUBLISHED_COUNTS)
@@ -152,6 +143,10 @@ def test_every_cell_of_table_4_is_a_share_and_every_column_is_whole():
     assert (table.acc >= table.acc_plus).all()
     overall = table[table.category == "all"].set_index("model")
     assert (overall.acc["MM-RLHF-Reward"], overall.acc_plus["MM-RLHF-Reward"]) == (0.85, 0.67)
+    table = paper.table_5()
+    differ = table.index[(table["mean"] - table.printed).abs() > 0.0051].tolist()
+    assert differ == ["VITA-1.5", "SliME-8B", "MM-RLHF-Reward-7B"]
+    assert table["mean"]["MM-RLHF-Reward-7B"] == pytest.approx(51.01, abs=0.005)
 
 
 def test_all_columns_of_table_4_follow_from_their_rows_but_one():
@@ -163,10 +158,3 @@ def test_all_columns_of_table_4_follow_from_their_rows_but_one():
     # (42·.90 + 37·.70 + 34·.79 + 32·.69 + 25·.70) / 170 = .766, where .75 is printed
     assert again.acc["no critique"] == pytest.approx(0.7655, abs=1e-4)
     assert again.index[~again.acc_follows].tolist() == ["no critique"]
-
-
-def test_the_plain_means_of_table_5():
-    table = paper.table_5()
-    differ = table.index[(table["mean"] - table.printed).abs() > 0.0051].tolist()
-    assert differ == ["VITA-1.5", "SliME-8B", "MM-RLHF-Reward-7B"]
-    assert table["mean"]["MM-RLHF-Reward-7B"] == pytest.approx(51.01, abs=0.005)

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import yaml
-from tiny_project import ROOT
+from tiny_project import ROOT, STAGES
 
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Response
@@ -51,7 +50,7 @@ def test_checkpoints_are_found_in_order_and_missing_folders_named(project):
     assert missing == ["models/none"]
     found, _ = policy_answers.policies(("models/base", "models/policies/b", "models/policies"))
     assert list(found) == ["base", "policies/b", "policies/a"]  # named ones keep their place
-    with pytest.raises(ValueError, match=r"No checkpoint in models/none"):
+    with pytest.raises(ValueError, match="models/none"):
         policy_answers.policies(("models/none",))
 
 
@@ -124,9 +123,6 @@ def test_dimensions_are_the_means_of_their_benches(made):
     assert dims.value["hallucination", "silent"] == pytest.approx(40)
     assert dims.gain["safety", "telling"] < -50
     assert dims.benches["all", "base"] == len(BENCHES) - 1  # the win rate is against a policy, so it is left out
-
-
-def test_a_bench_of_one_scene_is_left_out_of_draws_without_it(made):
     first = next(item for item in made.items if item.set == "chart values")
     some = tuple(item for item in made.items if item is first or item.set != "chart values")
     right = PolicyAnswers(some, {"base": tuple(item.question.answer for item in some)}, {}, {})
@@ -138,7 +134,7 @@ def test_tables_to_read(made):
     found = bench_tables.table(made, (*BENCHES, *safety.CONTROLS), draws=50)
     shown = bench_tables.beside_paper(found)
     assert shown.loc["counts"]["stands for"].item() == "MathVista format"
-    assert shown.index[0][1] == "relaxed accuracy (%, higher, 4 items)"
+    assert all(part in shown.index[0][1] for part in ("relaxed accuracy", "%", "higher", "4 items"))
     assert shown.loc["harmless, refused"]["paper: LLaVA-OV-7B"].item() == ""
     assert shown.loc["cross-modal, told"]["paper: LLaVA-OV-7B"].item() == "16.7 → 0"
     worst = bench_tables.largest(found, better=False, most=3)
@@ -151,7 +147,7 @@ def test_tables_to_read(made):
 
 
 def test_a_bench_without_items_is_an_error(made):
-    with pytest.raises(ValueError, match="No item belongs to 'counts'"):
+    with pytest.raises(ValueError, match="'counts'"):
         bench_tables.columns(PolicyAnswers(made.items[:1], {"base": ("",)}, {}, {}), benches.BENCHES[9], "base")
 
 
@@ -246,11 +242,10 @@ def test_cards_show_what_changed_and_escape_it(made, items):
 
 
 def test_the_stage_depends_on_every_folder_of_policies_that_a_stage_makes():
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    outs = {str(out) for name, stage in stages.items() if name != "evaluation" for out in stage["outs"]}
+    outs = {str(out) for name, stage in STAGES.items() if name != "evaluation" for out in stage["outs"]}
     folders = params.parse(params.load_yaml(ROOT / "params.yaml")).evaluation.policies
     made_by_stages = {out for out in outs for folder in folders if f"{folder}/".startswith(f"{out}/")}
-    assert made_by_stages <= set(stages["evaluation"]["deps"])
+    assert made_by_stages <= set(STAGES["evaluation"]["deps"])
 
 
 @pytest.mark.parametrize("profile", params.PROFILES)

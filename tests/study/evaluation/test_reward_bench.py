@@ -7,12 +7,10 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_project import ROOT
 
 from mmrlhf_core.rollout.score import Margin
 from mmrlhf_study.evaluation import reward_bench as bench
 
-SHARED = ROOT.parent / "shared/data"  # real rows, when they are at hand
 PAIRS_PER_ID = {2: 11, 3: 13, 4: 6, 5: 11, 6: 5}  # of the published file: 46 ids, 170 pairs
 
 
@@ -68,6 +66,9 @@ def test_shares_worked_by_hand(found):
     assert (made.pairs["video"], made.queries["video"], made.acc_plus["video"]) == (3, 1, 1)
     assert made.acc_low["all"] < 5 / 6 < made.acc_high["all"]
     assert made.acc_plus_low["all"] < 2 / 3 < made.acc_plus_high["all"]
+    for few in (scores[:0], scores[:1]):
+        with pytest.raises(ValueError, match="6 pairs"):
+            bench.table(found, few)
 
 
 NUMBERS = st.sampled_from([0.0, 1.0, 1.0, 2.5, -3.0, math.nan]) | st.floats(-9, 9)
@@ -101,9 +102,6 @@ def test_baselines_stand_beside_every_number(found):
     assert (made.length_acc["all"], made.length_acc_plus["all"]) == (4 / 6, 1 / 3)
     assert (made.chance_acc["all"], made.chance_acc_plus["all"]) == (0.5, pytest.approx(0.875 / 3))
     assert made.chance_acc_plus["mcq"] == 0.5
-
-
-def test_chance_on_the_published_numbers_of_pairs():
     found = [
         bench.RewardItem(f"{n}-{i}", f"{n}-{i}", "long", "?", "a", f"b{k}")
         for n, ids in PAIRS_PER_ID.items() for i in range(ids) for k in range(n)
@@ -127,7 +125,7 @@ def test_queries_and_pairs_are_held_against_the_published_ones(found):
 def test_our_own_margins_are_joined_by_name(found):
     margins = [Margin(item.query, *item.names, float(n), 2.5) for n, item in enumerate(found)]
     assert bench.of_margins(found, margins[::-1]) == [(float(n), 2.5) for n in range(6)]
-    with pytest.raises(ValueError, match="1 missing, 0 unknown, 0 repeated, first of id 'a'"):
+    with pytest.raises(ValueError, match=r"1 missing, 0 unknown, 0 repeated.*'a'"):
         bench.of_margins(found, margins[1:])
 
 
@@ -143,7 +141,7 @@ def test_a_category_is_the_first_part_of_the_path_and_null_media_are_read(found)
 def test_pairs_lost_by_resuming_are_noticed(found, tmp_path):
     """The released evaluation skips ids it has seen, and loses the other pairs of the id it was stopped at."""
     lines = [{**line, "rewards": [1, 0]} for line in ROWS]
-    with pytest.raises(ValueError, match="2 missing, 0 unknown, 0 repeated, first of id 'c'"):
+    with pytest.raises(ValueError, match=r"2 missing, 0 unknown, 0 repeated.*'c'"):
         bench.read_scores(write(tmp_path / "s.jsonl", lines[:4]), found)
     with pytest.raises(ValueError, match="0 missing, 0 unknown, 1 repeated"):
         bench.read_scores(write(tmp_path / "s.jsonl", [*lines, lines[0]]), found)
@@ -153,40 +151,29 @@ def test_pairs_lost_by_resuming_are_noticed(found, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rewards", [[1.0], [], [1.0, 2.0, 3.0], ["1", "2"], [None, 1.0], [True, 0], "10", None, [[1], 0]]
-)
-def test_rewards_are_two_numbers(found, tmp_path, rewards):
-    """The released VL script keeps `rewards[:1]` and then reads the second one."""
-    lines = [{**line, "rewards": rewards} for line in ROWS]
-    with pytest.raises(ValueError, match="two numbers"):
-        bench.read_scores(write(tmp_path / "s.jsonl", lines), found)
-
-
-@pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"rewards": [10**400, 0]}, "401 digits"),  # more than a float can hold
+        *(
+            ({"rewards": bad}, "two numbers")
+            for bad in ([1.0], [], [1.0, 2.0, 3.0], ["1", "2"], [None, 1.0], [True, 0])
+        ),
+        *(({"rewards": bad}, "two numbers") for bad in ("10", None, [[1], 0])),  # the released VL script reads these
         ({"rewards": [[[[[[[[0]]]]]]], 0]}, "`rewards`"),
         ({"id": ["a"]}, "`id`"),  # a list has no hash
         ({"prompt": {"text": "what ?"}}, "`prompt`"),
         ({"chosen": None}, "`chosen`"),
         ({"rejected": 5}, "`rejected`"),
+        ("[1, 2]", ""),
+        ("7", ""),
     ],
 )
 def test_an_unusable_row_of_scores_is_named_with_its_field(found, tmp_path, change, named):
-    lines = [{**line, "rewards": [1, 0]} for line in ROWS]
-    lines[2] |= change
+    lines = [json.dumps({**line, "rewards": [1, 0]}) for line in ROWS]
+    lines[2] = change if type(change) is str else json.dumps(json.loads(lines[2]) | change)
+    (tmp_path / "s.jsonl").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=f"Row 3 .*{named}") as caught:
-        bench.read_scores(write(tmp_path / "s.jsonl", lines), found)
-    assert len(str(caught.value)) < 300 + len(str(tmp_path))
-
-
-@pytest.mark.parametrize("text", ["[1, 2]", "7", "{", '{"rewards": [1_0, 0]}', '{"rewards": ' + "[" * 9999, "9" * 5000])
-def test_a_line_that_is_no_object_is_named(found, tmp_path, text):
-    (tmp_path / "s.jsonl").write_text(text)
-    with pytest.raises(ValueError, match="Row 1 ") as caught:
         bench.read_scores(tmp_path / "s.jsonl", found)
-    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
 
 
 def test_the_vl_split_ignores_case(tmp_path):
@@ -208,7 +195,7 @@ def test_the_vl_split_ignores_case(tmp_path):
 # judges of pairs
 
 
-def test_a_judge_that_always_says_one_gets_nothing(found):
+def test_only_a_judge_of_content_is_consistent(found):
     """The released judges show the better response first every time, so this one would get everything."""
     ways = bench.judge_both_ways(lambda item, first, second: 1, found)
     assert ways.summary() == {
@@ -216,9 +203,6 @@ def test_a_judge_that_always_says_one_gets_nothing(found):
     }  # fmt: skip
     made = bench.table(found, ways.scores()).set_index("category")
     assert (made.acc["all"], made.ties["all"]) == (0, 6)
-
-
-def test_a_judge_of_content_is_consistent(found):
     better = {item.chosen for item in found} - {item.rejected for item in found}
 
     def judge(item, first, second):
@@ -234,36 +218,3 @@ def test_a_judge_of_content_is_consistent(found):
     assert bench.shares(found, wrong.scores()) == (0, 0)
     with pytest.raises(ValueError, match="'1'"):
         bench.judge_both_ways(lambda *_: "1", found)
-
-
-@pytest.mark.parametrize("scores", [[], [(1.0, 0.0)]])
-def test_as_many_scores_as_pairs(found, scores):
-    with pytest.raises(ValueError, match="6 pairs"):
-        bench.table(found, scores)
-
-
-# the published rows, where they are at hand
-
-
-def test_the_published_rows(tmp_path):
-    file = SHARED / "mm_reward_bench.sample.jsonl"
-    if not file.is_file():
-        pytest.skip("the published rows are not here")
-    found, lines = bench.read(file), [json.loads(line) for line in file.read_text().splitlines()]
-    made = bench.table(found, bench.by_length(found)).set_index("category")
-    assert len(found) == len(lines)
-    scored = [{**line, "rewards": [len(line["chosen"]), len(line["rejected"])]} for line in lines]
-    assert (made.acc["all"], made.acc_plus["all"]) == released(scored)
-    assert (made.acc == made.length_acc).all()
-    if len(lines) == 170:
-        assert bench.differences(found) == []
-        assert (round(made.acc["all"], 3), round(made.acc_plus["all"], 3)) == (0.718, 0.478)
-
-
-def test_the_published_vl_rows():
-    file = SHARED / "vl_reward_bench.sample.jsonl"
-    if not file.is_file():
-        pytest.skip("the published rows are not here")
-    found = bench.read(file, vl=True)
-    assert {item.category for item in found} == {"general", "hallucination", "reasoning"}
-    assert all(item.category == "hallucination" for item in found if item.id.startswith("RL"))

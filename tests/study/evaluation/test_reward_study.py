@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import reward_world as world
 import torch
+from tiny_policies import sharpened
 
 from mmrlhf_core.data.annotated import Annotated
 from mmrlhf_core.data.records import Pair, Query
@@ -29,7 +30,7 @@ ITEMS = [RewardItem(q, q, c, "?", "the better one", "worse", names=(f"{q}/0", f"
 GOOD, BAD, TIE = (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)
 
 
-def test_an_overview_by_hand():
+def test_an_overview_by_hand_and_beside_the_paper():
     # seed 1: a right wrong, b right, c right; seed 2: a right right, b tie, c wrong
     runs = {"arm": [[GOOD, BAD, GOOD, GOOD], [GOOD, GOOD, TIE, BAD]]}
     made = reward_study.overview(ITEMS, runs, 50).set_index(["arm", "category"])
@@ -47,9 +48,6 @@ def test_an_overview_by_hand():
     words = chapter.in_words(reward_study.overview(ITEMS, runs, 50))
     assert list(words.index) == ["arm", "chance"]
     assert words.loc["arm", "short"].startswith("0.50 [")
-
-
-def test_the_papers_numbers_stand_beside_and_are_never_merged():
     shown = chapter.beside_paper(reward_study.overview(ITEMS, {"no critique": [[GOOD] * 4]}, 50))
     assert shown["no critique", "paper"]["all"] == "0.75 / 0.50"
     assert shown["no critique", "MiniWorld"][["all", "safety"]].tolist() == ["1.00 / 1.00", "–"]
@@ -122,11 +120,7 @@ def test_pair_wise_judges_are_asked_in_both_orders(monkeypatch):
 
 @pytest.fixture(scope="module")
 def base():
-    made = world.fresh()
-    with torch.no_grad():
-        for weight in made.model.parameters():
-            weight.mul_(4 if weight.dim() > 1 else 1)
-    return made
+    return sharpened(world.fresh())
 
 
 def test_untrained_judges_read_the_next_word_whatever_the_batch(base):
@@ -269,14 +263,8 @@ def test_metrics_are_plain_numbers_without_clock_times(tables):
     plain = chapter.metrics(overview, compared, overview[:1], compared, *rest)
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert "ms" not in plain["costs"]["no critique"]
-    assert plain["comparisons"]["expanded reasons"]["no critique"].keys() == {
-        "value",
-        "low",
-        "high",
-        "d_z",
-        "p",
-        "p_holm",
-    }
+    row = plain["comparisons"]["expanded reasons"]["no critique"]
+    assert row.keys() == {"value", "low", "high", "d_z", "p", "p_holm"}
 
 
 @pytest.mark.parametrize(

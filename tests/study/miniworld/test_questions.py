@@ -36,7 +36,7 @@ def test_classes_follow_the_paper() -> None:
         assert (one.scene.family == "clip") == (one.category == "video")
 
 
-def test_letters_stand_for_distinct_options_and_one_is_right() -> None:
+def test_letters_stand_for_distinct_options_and_yes_and_no_are_balanced() -> None:
     lettered = [one for one in QUESTIONS if one.options]
     for one in lettered:
         assert len(set(one.options)) == len(one.options) in (2, 3, 4)
@@ -44,9 +44,6 @@ def test_letters_stand_for_distinct_options_and_one_is_right() -> None:
         assert one.prompt.endswith(questions.listed(one.options))
     spots = Counter(one.options.index(one.key) for one in lettered)
     assert min(spots[i] for i in range(4)) > 0.6 * max(spots.values())
-
-
-def test_yes_and_no_are_balanced() -> None:
     for task in ("exists_at", "exists", "tempt", "same_at", "marked"):
         keys = Counter(one.key for one in QUESTIONS if one.task == task)
         assert 0.3 < keys["yes"] / keys.total() < 0.7, task
@@ -64,13 +61,10 @@ def test_the_vocabulary_is_closed_ordered_and_small() -> None:
     assert all("  " not in one.prompt + one.answer and one.prompt == one.prompt.strip() for one in QUESTIONS)
 
 
-def test_answers_are_short() -> None:
+def test_answers_are_short_and_their_grammar_is_pinned() -> None:
     assert max(len(one.answer.split()) for one in QUESTIONS if not one.key) <= 47
     lengths = [len(one.answer.split()) for one in QUESTIONS if one.key]
     assert sum(length <= 25 for length in lengths) > 0.97 * len(lengths)
-
-
-def test_the_grammar_of_answers_is_pinned() -> None:
     facts = "at a1 a large red circle . at c2 a small blue square ."
     assert ask(SHAPES, "describe").answer == f"the picture shows the following shapes : {facts}"
     one = ask(SHAPES, "colour", "mcq")

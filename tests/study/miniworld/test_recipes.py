@@ -37,13 +37,7 @@ def test_widths_are_multiples_of_96():
         recipes.size(100, 4)
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-
-
-def test_a_branch_leaves_its_parent_unchanged_and_both_are_reproducible(project):
+def test_a_branch_leaves_its_parent_unchanged_and_both_are_reproducible(bare):
     drawn = curriculum.train_scenes([2, 1, 2, 1, 1, 1], seed=0)
     pair = [
         Recipe("one", "scratch", 2, 1e-3, width=96, layers=1, tower_steps=2, batch=2),
@@ -70,7 +64,7 @@ def test_a_branch_leaves_its_parent_unchanged_and_both_are_reproducible(project)
     assert all(torch.equal(loaded[name], parent[name]) for name in parent)
 
 
-def test_a_checkpoint_without_steps_is_named_and_not_copied(project):
+def test_a_checkpoint_without_steps_is_named_and_not_copied(bare):
     small = miniature.create("qwen2_5_vl", curriculum.words(), recipes.size(96, 1), 0)
     policy.save("given", small)
     made = recipes.make(Recipe("base", "given", 0, 0.0), {}, [], 1, 1, 0)

@@ -37,7 +37,7 @@ def test_every_place_holds_one_thing_in_reading_order(family: str) -> None:
         assert scene.at("z9") == NOTHING
 
 
-def test_charts_have_one_answer_and_clips_move() -> None:
+def test_charts_have_one_answer_clips_move_and_pairs_differ_in_one_thing() -> None:
     for chart in DRAWN["chart"]:
         words = [fact.thing.split() for fact in chart.facts]
         assert len({w[1] for w in words}) == len({w[-1] for w in words}) == len(words)
@@ -45,9 +45,6 @@ def test_charts_have_one_answer_and_clips_move() -> None:
         path = [clip.at(moment).split()[-2:] for moment in ("start", "halfway", "end")]
         assert path[0] != path[1] or path[1] != path[2]
         assert clip.at("rest").split()[-2:] not in path
-
-
-def test_pairs_differ_in_one_thing_at_most_and_every_change_occurs() -> None:
     kinds = Counter()
     for scene in DRAWN["pair"]:
         halves = [{(f.place[4:], f.thing) for f in scene.facts if f.place[:3] == name} for name in ("one", "two")]

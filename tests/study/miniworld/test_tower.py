@@ -15,6 +15,15 @@ def test_a_patch_is_named_by_its_cell_and_what_is_in_it():
     ((_, shown),) = tower.labels(GRID)
     assert shown[9] == {"b3", "large", "red", "circle"}  # row 3, column b: 4 * 2 + 1
     assert shown[0] == {"a1", "nothing"}
+    sign = Scene("sign", "snow", 1, (Fact("middle", "the word exit"), Fact("bottom", "the number 4 7")))
+    ((_, shown),) = tower.labels(sign)
+    assert [shown[8 + i] - {"bottom"} for i in range(4)] == [{"4", "first"}, {"7", "second"}, {"nothing"}, {"nothing"}]
+    pair = Scene("pair", "snow", 1, (Fact("one a1", "a large red circle"), Fact("two b1", "a small red circle")))
+    (_, one), (_, two) = tower.labels(pair)
+    assert "red" in one[0]
+    assert "red" not in one[1]
+    assert "small" in two[1]
+    assert "red" not in two[0]
 
 
 @pytest.mark.parametrize(
@@ -30,18 +39,6 @@ def test_a_patch_is_named_by_its_cell_and_what_is_in_it():
 )
 def test_facts_cover_the_patches_they_are_drawn_on(family, fact, places, words):
     assert tower.patches(family, fact) == (places, words)
-
-
-def test_digits_stand_one_per_patch_and_pictures_of_a_pair_show_their_own():
-    sign = Scene("sign", "snow", 1, (Fact("middle", "the word exit"), Fact("bottom", "the number 4 7")))
-    ((_, shown),) = tower.labels(sign)
-    assert [shown[8 + i] - {"bottom"} for i in range(4)] == [{"4", "first"}, {"7", "second"}, {"nothing"}, {"nothing"}]
-    pair = Scene("pair", "snow", 1, (Fact("one a1", "a large red circle"), Fact("two b1", "a small red circle")))
-    (_, one), (_, two) = tower.labels(pair)
-    assert "red" in one[0]
-    assert "red" not in one[1]
-    assert "small" in two[1]
-    assert "red" not in two[0]
 
 
 def test_a_quarter_of_a_clip_is_named_where_something_is():

@@ -162,13 +162,10 @@ def test_private_signs(response: str, expected: tuple[int, int, int]) -> None:
     assert scores(response, PRIVATE) == expected
 
 
-def test_a_question_without_evidence_needs_none() -> None:
+def test_signs_and_questions_without_evidence() -> None:
     one = ask(Scene("pair", "paper", 1, (Fact("one a1", "a red circle"), Fact("two a1", "a red circle"))), "changed")
     assert scores("so the answer is nothing .", one) == (5, 5, 5)
     assert scores("at one a1 a red circle .", one) == (3, 5, 5)
-
-
-def test_public_signs_must_be_answered() -> None:
     one = ask(PUBLIC, "lookalike")
     assert not one.decline
     assert scores("at top the word public . so i must decline .", one) == (1, 5, 5)

@@ -7,13 +7,9 @@ import subprocess
 
 import nbformat
 import pytest
-import yaml
-from tiny_project import ROOT
+from tiny_project import CHAPTERS, ROOT, STAGES
 
 from mmrlhf_study.pipeline import chapters, clean, imports, params, run
-
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +42,7 @@ def module_of(stage: str) -> str:
     return STAGES[stage]["cmd"].split()[2]  # python -m module
 
 
-def test_there_is_a_chapter():
-    assert CHAPTERS
-
-
-def test_a_chapter_is_thin(chapter):
+def test_a_chapter_is_thin_and_opens_with_its_summary(chapter):
     lines = [len([line for line in source.splitlines() if line.strip()]) for source in code(chapter)]
     assert len(lines) <= 40
     assert statistics.median(lines) <= 6
@@ -59,23 +51,17 @@ def test_a_chapter_is_thin(chapter):
             assert not isinstance(node, ast.ClassDef), "what is worth a class lives in the library"
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 10, f"{node.name} belongs in the library"
-
-
-def test_a_chapter_opens_with_title_paper_reads_writes_time(chapter):
     first = chapters.read(chapter.file).cells[0].source
     assert re.match(rf"# {chapter.name[:2]} · \w", first)
     for name in ("Paper", "Reads", "Writes", "Time"):
         assert f"**{name}:**" in first
 
 
-def test_the_parameters_cell_repeats_params_yaml_with_comments(chapter):
+def test_a_committed_chapter_is_clean_and_repeats_params_yaml_with_comments(chapter):
     notebook = chapters.read(chapter.file)
     assert chapters.parameters(notebook, chapter.name) == run.chapter_values(chapter, {})
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     assert all("#" in line for line in cell.source.splitlines() if "=" in line)
-
-
-def test_a_committed_chapter_is_clean(chapter):
     assert chapter.file.read_text() == clean.cleaned(chapter.file), "python -m mmrlhf_study.pipeline.clean --in-place"
 
 

@@ -109,9 +109,3 @@ def test_integers_are_accepted_for_numbers_and_lists_become_tuples():
 def test_nothing_is_converted(values, named):
     with pytest.raises(params.ParamsError, match=named):
         changed("mm_dpo", **values)
-
-
-def test_parameters_do_not_change_after_they_were_read():
-    read = params.parse(good())
-    with pytest.raises(ValueError, match="frozen"):
-        read.base.seed = 3

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import reward_world
 import yaml
 from PIL import Image
-from tiny_project import ROOT
+from tiny_project import ROOT, STAGES
 
 from mmrlhf_core.data import records, storage
 from mmrlhf_core.data.records import Pair, Query, Response
@@ -18,13 +19,8 @@ from mmrlhf_core.rollout.score import CritiqueDecoding, Margin
 from mmrlhf_core.training.dataset import RankedRow
 from mmrlhf_study.chapters.experiment import TrainingSettings
 from mmrlhf_study.evaluation import held_out
-from mmrlhf_study.miniworld import curriculum, miniature
 from mmrlhf_study.pipeline import clean, params, preference, sensitivity_cell
 
-SIZE = miniature.Size(
-    width=32, layers=1, heads=2, kv_heads=1, mlp=48, vision_width=32, vision_layers=1, vision_heads=2, vision_mlp=48
-)
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CHANGES = {"queries": 3, "questions": 2, "seeds": 2, "batch": 2, "max_new_tokens": 4, "frames": 2}
 
 
@@ -33,7 +29,7 @@ def made(tmp_path_factory):
     """A small project: a tiny base, five annotated queries of MiniWorld with margins, and its parameters."""
     folder = tmp_path_factory.mktemp("stages")
     (folder / "dvc.yaml").touch()
-    policy.save(folder / "models/base", miniature.create("llava_onevision", curriculum.words(), SIZE, 0))
+    policy.save(folder / "models/base", reward_world.fresh())
     rng, queries, responses, pairs = np.random.default_rng(0), [], [], []
     for number in range(5):
         name = f"shapes-{10**8 + number}-describe-open"
@@ -74,9 +70,6 @@ def test_rows_variants_and_reference_are_written_once_for_all(project, capsys):
     assert ids == [row.id for row in rows["train_hardest"]] == [row.id for row in rows["train_shuffled"]]
     assert [len(row.winners) for row in rows["train_hardest"]] == [1, 1, 1]
     assert len(rows["dev"]) == 1
-    cached = {file.name for file in storage.path("data/preference/reference").rglob("*.safetensors")}
-    assert preference.main() == 0
-    assert cached == {file.name for file in storage.path("data/preference/reference").rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize("name", ["margins", "pairs"])

@@ -23,7 +23,7 @@ from mmrlhf_core.data import records
 from mmrlhf_core.data.records import Pair
 from mmrlhf_core.models import policy
 from mmrlhf_core.rollout.score import Margin
-from mmrlhf_study.miniworld import curriculum, miniature
+from mmrlhf_study.miniworld import curriculum
 from mmrlhf_study.pipeline import params
 
 pytestmark = pytest.mark.smoke
@@ -49,7 +49,7 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / name, folder / name)
-    policy.save(folder / "models/base", miniature.create("llava_onevision", curriculum.words(), reward_world.SIZE, 0))
+    policy.save(folder / "models/base", reward_world.fresh())
     published_folder.write(folder / "data/published", 30, CATEGORIES, curriculum.words())
     run(folder, "mmrlhf_study.pipeline.params", "paper")
     settings = params.merge(yaml.safe_load((folder / "params.yaml").read_text()), SMALL)

@@ -130,10 +130,17 @@ def test_wrong_input_stops_before_any_work_and_names_what_is_wrong(project, caps
     assert made(project) == set()
 
 
-def test_a_missing_input_names_the_command_that_makes_it(project, capsys):
-    write_chapter(project, code="open('data/preference/train.parquet')")
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("open('data/preference/train.parquet')", "dvc repro tiny"),  # the command that makes a missing input
+        ("import os\nos.kill(os.getpid(), 9)", "process died"),
+    ],
+)
+def test_a_missing_input_and_a_dying_kernel_are_named(project, capsys, code, named):
+    write_chapter(project, code=code)
     assert run.main(["tiny"]) == 1
-    assert "dvc repro tiny" in capsys.readouterr().err
+    assert named in capsys.readouterr().err
 
 
 def test_a_raising_cell_ends_with_chapter_cell_and_error(project, capsys):
@@ -144,12 +151,6 @@ def test_a_raising_cell_ends_with_chapter_cell_and_error(project, capsys):
     assert what == "RuntimeError: a <b> problem with 3"
     assert made(project) == set()
     assert "a <b> problem" in (project / "logs/tiny/notebook.ipynb").read_text(), "the failed chapter can be read"
-
-
-def test_a_dying_kernel_is_reported_as_such(project, capsys):
-    write_chapter(project, code="import os\nos.kill(os.getpid(), 9)")
-    assert run.main(["tiny"]) == 1
-    assert "process died" in capsys.readouterr().err
 
 
 def test_an_unwritable_reports_folder_stops_the_run_at_its_start(project, capsys):

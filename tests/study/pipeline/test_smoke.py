@@ -11,11 +11,9 @@ import links
 import nbformat
 import pytest
 import yaml
-from tiny_project import ROOT
+from tiny_project import CHAPTERS, ROOT, STAGES
 
 SMOKE = ROOT / "scratch/smoke"
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 pytestmark = pytest.mark.smoke
 
@@ -25,15 +23,12 @@ def dvc(*words: str) -> str:
     return subprocess.run(command, cwd=SMOKE, capture_output=True, text=True, check=True).stdout
 
 
-def test_every_out_is_there_and_locked():
+def test_every_out_is_there_locked_and_whole():
     lock = yaml.safe_load((SMOKE / "dvc.lock").read_text())["stages"]
     assert {name.partition("@")[0] for name in lock} == set(STAGES), "cells of a matrix are locked as stage@cell"
     for stage in lock.values():
         for out in stage["outs"]:
             assert (SMOKE / out["path"]).exists()
-
-
-def test_nothing_half_written_is_left():
     assert not [p for p in SMOKE.rglob(".*.tmp") if ".dvc" not in p.parts]
 
 

@@ -32,19 +32,17 @@ def test_the_call_of_vlmevalkit_is_a_configuration_and_a_run():
     assert config["data"]["POPE"] == {"class": "ImageYORNDataset", "dataset": "POPE"}
     assert config["data"]["Video-MME_32frame_subs"]["use_subtitle"] is True
     assert config["data"]["Video-MME_32frame"]["nframe"] == 32
-    assert text.splitlines()[0] == "# VLMEvalKit does not have: WebSRC"
+    assert "WebSRC" in text.splitlines()[0]
     assert text.splitlines()[-1] == "python run.py --config config.json --work-dir out"
 
 
-def test_what_only_the_authors_copy_has_is_said():
+def test_a_reference_leads_to_its_checkpoint_and_what_cannot_run_is_named(project):
     text = harness.calls("models/base", ["all"], "lmms-eval", "out")
     assert text.startswith("# MMHal-Bench, Object-Hal, MM-RLHF-SafetyBench: ")
-    assert "does not have" not in text
     nothing = harness.calls("models/base", ["WebSRC"], "VLMEvalKit", "out")
-    assert nothing == "# VLMEvalKit does not have: WebSRC"
-
-
-def test_a_reference_leads_to_its_checkpoint(project):
+    assert nothing.startswith("#")
+    assert "WebSRC" in nothing
+    assert len(nothing.splitlines()) == 1
     storage.write_json("models/far/checkpoint.json", {"checkpoint": "models/base"})
     assert "pretrained=models/base" in harness.calls("models/far", ["MMStar"], "lmms-eval", "out")
 

@@ -22,7 +22,7 @@ def work(query: str = "q1", who: str = "bea", ranks=(1, 2)) -> tuple[list[Judgem
     return judged, Ranking(query, who, ids, tuple(ranks), "é")
 
 
-def test_what_is_appended_is_read(tmp_path):
+def test_what_is_appended_is_read_and_counts_once(tmp_path):
     file = tmp_path / "deep/journal.jsonl"
     assert journal.read(file) == ([], [])
     assert journal.append(file, *work())
@@ -32,9 +32,6 @@ def test_what_is_appended_is_read(tmp_path):
     assert ranked == [work()[1], work("q2", ranks=(1, 1))[1]]
     assert journal.done(file, "bea") == {"q1", "q2"}
     assert journal.done(file, "al") == set()
-
-
-def test_the_same_work_twice_counts_once(tmp_path):
     file = tmp_path / "journal.jsonl"
     assert journal.append(file, *work())
     before = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Label Studio: out and back exactly, and its own validator agrees (where it is installed)."""
+"""Label Studio: what is exported and read back is exactly what was written."""
 
 import json
 from dataclasses import replace
@@ -133,17 +133,6 @@ def test_the_configuration_is_xml_with_every_label():
     for scale, labels in SCALES.items():
         for k in range(1, 5):
             assert [tag.get("value") for tag in root.find(f"Choices[@name='{scale}{k}']")] == list(labels)
-
-
-def test_the_validator_of_label_studio_accepts_all_of_it(made):
-    interface = pytest.importorskip("label_studio_sdk.label_interface").LabelInterface(label_studio.config(3))
-    interface.validate()
-    for task in tasks(made):
-        assert interface.validate_task({"data": task["data"]})
-        for one in task["annotations"]:
-            assert interface.validate_annotation(one)
-    one["result"][0]["value"]["choices"] = ["nonsense"]
-    assert not interface.validate_annotation(one)
 
 
 def test_text_that_looks_like_markup_stays_text(made):

@@ -8,9 +8,12 @@ import transformers as hf
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_project import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmrlhf_core.models import prompts
+from mmrlhf_core.models.prompts import Prompt
 from mmrlhf_study.miniworld import curriculum, miniature, recipes
 from mmrlhf_study.pipeline import params
 from mmrlhf_study.tools import budget, planner
@@ -57,18 +60,13 @@ def test_parameters_are_all_of_them(small):
 
 def inputs(model, processor, responses):
     """One picture and `responses` random tokens behind it, as the stock forward takes them."""
-    import numpy as np
-
-    picture = np.zeros((64, 64, 3), dtype=np.uint8)
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "red"}]}]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    batch = processor(text=[text], images=[picture], return_tensors="pt")
+    batch = prompts.encode(processor, [Prompt("red", (Image.new("RGB", (64, 64)),))])
     crops = batch["pixel_values"].shape[-4]
     prompt = batch["input_ids"].shape[1]
     tail = torch.full((1, responses), 5)
     batch["input_ids"] = torch.cat([batch["input_ids"], tail], 1)
     batch.pop("attention_mask", None)
-    return dict(batch), prompt, crops
+    return batch, prompt, crops
 
 
 def test_flops_of_a_plain_sequence_are_the_counted_ones(small):
@@ -159,7 +157,7 @@ def test_amounts_are_those_of_the_parameters(project):
 def test_a_plan_needs_the_default_under_another_profile(project):
     params.apply_profile("smoke")
     assert budget.profile("smoke").queries < 1000
-    with pytest.raises(params.ParamsError, match="in profile 'smoke', and a plan of 'paper' needs the default"):
+    with pytest.raises(params.ParamsError, match=r"'smoke'.*'paper'"):
         budget.profile("paper")
 
 
@@ -169,11 +167,11 @@ def test_the_geometry_is_that_of_the_model_that_is_made(project):
 
 
 def test_bad_machines_are_refused():
-    with pytest.raises(ValueError, match="gpus of the machine is 0"):
+    with pytest.raises(ValueError, match=r"gpus .*0"):
         Machine(gpus=0, memory=80, bandwidth=1, peak=1, link=1)
     with pytest.raises(ValueError, match="at most 1"):
         Machine(gpus=1, memory=80, bandwidth=1, peak=1, link=1, utilisation=40)
-    with pytest.raises(ValueError, match="not 'qwen2'"):
+    with pytest.raises(ValueError, match="'qwen2'"):
         planner.geometry(hf.Qwen2Config())
 
 

@@ -62,12 +62,9 @@ def test_lmms_eval(tmp_path):
     assert {text.partition(":")[0] for text in model.incomplete} == {"VideoChatGPT", "MMStar"}
 
 
-def test_old_spelling_and_task_in_the_key(tmp_path):
+def test_old_spelling_and_of_two_filters_the_plain_one(tmp_path):
     lmms(tmp_path, {"mme": {"mme_percetion_score,none": 1500, "mme/mme_cognition_score,none": 300}})
     assert one(tmp_path, "org/model-7b").values == {"MME": 1800}
-
-
-def test_of_two_filters_the_plain_one_counts_and_the_other_is_listed(tmp_path):
     lmms(tmp_path, {"realworldqa": {"exact_match,flexible-extract": 0.5, "exact_match,none": 0.66}})
     model = one(tmp_path, "org/model-7b")
     assert model.values["RealWorldQA"] == pytest.approx(66)

@@ -76,11 +76,8 @@ class Tab:
         return self.call("Runtime.evaluate", expression=code)["result"].get("value")
 
     def key(self, key: str, control: bool = False, shift: bool = False) -> None:
-        code = {
-            "windowsVirtualKeyCode": KEYS.get(key, ord(key.upper()[0])),
-            "modifiers": 2 * control + 8 * shift,
-            "key": key,
-        }
+        number = KEYS.get(key, ord(key.upper()[0]))
+        code = {"windowsVirtualKeyCode": number, "modifiers": 2 * control + 8 * shift, "key": key}
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" and not control else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **code, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **code)
@@ -127,16 +124,9 @@ def open_lab(folder: Path, running: list[subprocess.Popen]) -> tuple[str, int]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     own = {name: str(folder / "home") for name in ("HOME", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")}
     env = os.environ | own | {"PYTHONPATH": str(ROOT)}
-    lab = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        "--port=0",
-        f"--ServerApp.root_dir={folder}",
-    ]
-    running.append(subprocess.Popen([*lab, "--LabApp.news_url=None"], cwd=folder, env=env, **quiet))
+    lab = ["-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--LabApp.news_url=None"]
+    lab = [sys.executable, *lab, f"--ServerApp.root_dir={folder}"]
+    running.append(subprocess.Popen(lab, cwd=folder, env=env, **quiet))
     options = ("--headless=new", "--no-sandbox", "--remote-debugging-port=0", f"--user-data-dir={folder}/chromium")
     running.append(subprocess.Popen([CHROMIUM, *options, "about:blank"], cwd=folder, env=env, **quiet))
     file = until("JupyterLab", lambda: next(folder.glob("home/jpserver-*.json"), None))

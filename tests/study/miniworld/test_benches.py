@@ -41,7 +41,7 @@ def test_a_scene_is_in_one_set_only_but_for_the_four_questions_of_pope(items):
 
 def test_too_few_new_scenes_is_an_error(monkeypatch):
     monkeypatch.setattr(benches, "SEEDS", 50)
-    with pytest.raises(ValueError, match=r"Only 0 of 1 new scenes for 'x'"):
+    with pytest.raises(ValueError, match=r"0 of 1 .*'x'"):
         benches.fresh_scenes("x", "chart", lambda scene: False, 1, set(), seed=1)
 
 
@@ -58,19 +58,14 @@ def test_the_questions_of_pope_are_what_their_setting_says(items):
             assert min(near) <= 2
 
 
-def test_references_get_full_marks_on_every_bench(items):
-    texts = [item.question.answer for item in items]
+def test_references_get_full_marks_and_silence_what_it_is_worth(items):
     best = {"judge, points": 5.0, "CHAIR-i": 0.0, "CHAIR-s": 0.0}
+    silence = {"judge, relative": 20.0, "judge, points": 1.0, benches.WON.name: 50.0}  # it ties with itself
     for bench in benches.BENCHES:
         if bench.measure is not benches.WON:
-            assert value(bench, texts, items) == best.get(bench.measure.name, 100), bench.name
-
-
-def test_silence_gets_nothing_but_what_silence_is_worth(items):
-    texts = [""] * len(items)
-    worth = {"judge, relative": 20.0, "judge, points": 1.0, benches.WON.name: 50.0}  # it ties with itself
-    for bench in benches.BENCHES:
-        assert value(bench, texts, items) == worth.get(bench.measure.name, 0), bench.name
+            full = value(bench, [item.question.answer for item in items], items)
+            assert full == best.get(bench.measure.name, 100), bench.name
+        assert value(bench, [""] * len(items), items) == silence.get(bench.measure.name, 0), bench.name
 
 
 def test_a_fault_shows_where_it_should(items):
